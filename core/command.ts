@@ -1,0 +1,147 @@
+/** The one door to foreign programs: no shell, arguments as arrays, an environment built from nothing. */
+import { execa, type Options } from 'execa';
+import { PortError } from './errors.ts';
+import { type Log, silentLog } from './log.ts';
+import { printable } from './text.ts';
+
+/** Limits put on a child by `prlimit` (util-linux), for programs that read hostile input. */
+export interface ResourceLimits {
+  /** CPU seconds (RLIMIT_CPU). */
+  cpuSeconds?: number;
+  /** Address space in bytes (RLIMIT_AS). */
+  memoryBytes?: number;
+  /** Largest file it may write, in bytes (RLIMIT_FSIZE). */
+  fileBytes?: number;
+}
+
+/** How to run a program. */
+export interface CommandOptions {
+  /** Stops the child and its descendants. */
+  signal?: AbortSignal | undefined;
+  /** Wall time in milliseconds; default one hour. */
+  timeoutMs?: number;
+  /** Data for stdin; otherwise stdin is closed. */
+  input?: string | Uint8Array;
+  /** More environment. Secrets go here or to stdin, never to the arguments. */
+  env?: Record<string, string>;
+  cwd?: string;
+  /** Most bytes of stdout kept; more is an error. Default 64 MiB. */
+  maxOutputBytes?: number;
+  limits?: ResourceLimits;
+  /** Exit statuses that are no failure; default only 0. */
+  okStatus?: readonly number[];
+  log?: Log;
+}
+
+/** What a finished program left. */
+export interface CommandResult {
+  exitCode: number;
+  stdout: string;
+  stderr: string;
+}
+
+/** Environment every child gets: nothing of ours leaks in, messages are in English. */
+export function childEnvironment(extra: Record<string, string> = {}): Record<string, string> {
+  const kept: Record<string, string> = {};
+  for (const name of [
+    'PATH',
+    'HOME',
+    'TMPDIR',
+    'LIBGUESTFS_PATH',
+    'SUPERMIN_KERNEL',
+    'SUPERMIN_MODULES',
+    'XDG_CACHE_HOME',
+  ]) {
+    const value = process.env[name];
+    if (value !== undefined) kept[name] = value;
+  }
+  for (const name of ['http_proxy', 'https_proxy', 'no_proxy', 'SSL_CERT_FILE', 'SSL_CERT_DIR']) {
+    const value = process.env[name];
+    if (value !== undefined) kept[name] = value;
+  }
+  return { ...kept, LANG: 'C.UTF-8', LC_ALL: 'C.UTF-8', TZ: 'UTC', ...extra };
+}
+
+/** The command as a line for people, quoted for reading only. */
+export function commandLine(program: string, args: readonly string[]): string {
+  return [program, ...args]
+    .map((a) => (/^[\w@%+=:,./-]+$/.test(a) ? a : `'${printable(a).replaceAll("'", "'\\''")}'`))
+    .join(' ');
+}
+
+function withLimits(
+  program: string,
+  args: readonly string[],
+  limits: ResourceLimits | undefined,
+): [string, string[]] {
+  const flags: string[] = [];
+  if (limits?.cpuSeconds !== undefined) flags.push(`--cpu=${limits.cpuSeconds}`);
+  if (limits?.memoryBytes !== undefined) flags.push(`--as=${limits.memoryBytes}`);
+  if (limits?.fileBytes !== undefined) flags.push(`--fsize=${limits.fileBytes}`);
+  return flags.length === 0 ? [program, [...args]] : ['prlimit', [...flags, '--', program, ...args]];
+}
+
+/**
+ * Runs a program to its end and returns its output.
+ * Throws PROGRAM_MISSING, PROGRAM_FAILED (status not in okStatus, or killed), TIMEOUT, INTERRUPTED.
+ */
+export async function run(
+  program: string,
+  args: readonly string[],
+  options: CommandOptions = {},
+): Promise<CommandResult> {
+  const line = commandLine(program, args);
+  const [file, argv] = withLimits(program, args, options.limits);
+  const log = options.log ?? silentLog;
+  const started = performance.now();
+  const execaOptions = {
+    env: childEnvironment(options.env),
+    extendEnv: false,
+    reject: false,
+    stripFinalNewline: false,
+    timeout: options.timeoutMs ?? 3_600_000,
+    maxBuffer: options.maxOutputBytes ?? 64 * 1024 * 1024,
+    killDescendants: true,
+    forceKillAfterDelay: 5_000,
+    ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
+    ...(options.signal === undefined ? {} : { cancelSignal: options.signal }),
+    ...(options.input === undefined ? { stdin: 'ignore' as const } : { input: options.input }),
+  } satisfies Options;
+  const result = await execa(file, argv, execaOptions);
+  const stdout = String(result.stdout ?? '');
+  const stderr = String(result.stderr ?? '');
+  log.debug('command', {
+    line,
+    status: result.exitCode ?? -1,
+    seconds: Number(((performance.now() - started) / 1000).toFixed(3)),
+  });
+  if (result.isCanceled) throw new PortError('INTERRUPTED', `${program} stopped`);
+  if (result.timedOut) throw new PortError('TIMEOUT', `${program} did not end in time: ${line}`);
+  if (result.code === 'ENOENT' && result.exitCode === undefined) {
+    throw new PortError('PROGRAM_MISSING', `${program} is not installed`, {
+      hint: 'run: port-image doctor',
+      cause: result.cause,
+    });
+  }
+  const ok = options.okStatus ?? [0];
+  if (result.exitCode === undefined || !ok.includes(result.exitCode)) {
+    const how =
+      result.exitCode === undefined
+        ? `was killed (${result.signal ?? result.code ?? '?'})`
+        : `failed with status ${result.exitCode}`;
+    throw new PortError(
+      'PROGRAM_FAILED',
+      `${program} ${how}: ${lastLine(stderr) || lastLine(stdout) || 'no message'}`,
+      {
+        hint: `command: ${line}`,
+        cause: result.cause,
+      },
+    );
+  }
+  return { exitCode: result.exitCode, stdout, stderr };
+}
+
+/** The last line that says something, printable. */
+export function lastLine(text: string): string {
+  return printable(text.trim().split('\n').at(-1) ?? '').slice(0, 500);
+}

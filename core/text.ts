@@ -1,0 +1,25 @@
+/** Text that came from a guest, a file name or a foreign program, made safe to print. */
+
+const CONTROL = /[\u0000-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufffd]/gu;
+
+/**
+ * Escapes control bytes, terminal sequences and direction overrides, so hostile names cannot write to the
+ * terminal, forge log lines or reverse text.
+ */
+export function printable(text: string): string {
+  return text.replace(CONTROL, (c) => {
+    const code = c.codePointAt(0) ?? 0;
+    return code < 0x100
+      ? `\\x${code.toString(16).padStart(2, '0')}`
+      : `\\u${code.toString(16).padStart(4, '0')}`;
+  });
+}
+
+/** A path of raw bytes as printable text: UTF-8 where valid, `\xHH` elsewhere. */
+export function printableBytes(path: Uint8Array): string {
+  const utf8 = Buffer.from(path).toString('utf8');
+  if (!utf8.includes('\ufffd')) return printable(utf8);
+  return Array.from(path, (b) =>
+    b >= 0x20 && b < 0x7f ? String.fromCharCode(b) : `\\x${b.toString(16).padStart(2, '0')}`,
+  ).join('');
+}

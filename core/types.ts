@@ -1,0 +1,55 @@
+/**
+ * The vocabulary, in one place. A conversion is:
+ *
+ *     source ──capture──▶ work disk (overlay) ──guest stages──▶ slim disk ──encode──▶ artifact per platform
+ *        │                     │                                                        │
+ *        └──inspect──▶ facts   └──strip──▶ data sets in the store     verify, upload ◀──┘
+ *
+ * The schemas live beside their subject: request.ts (what was asked), facts.ts (what was found), data-set.ts (what was
+ * stripped), contract.ts (what the image says about itself), platform.ts (where it runs), stage.ts (one step).
+ */
+export type { Facts } from './facts.ts';
+export type { GuestFiles, GuestSession } from './guest.ts';
+export type { Platform } from './platform.ts';
+export type { Request } from './request.ts';
+export type { Change, JobPaths, Progress, Stage, StageContext, StageName } from './stage.ts';
+
+/** Result of capture: what the overlay stands on. */
+export interface CaptureResult {
+  path: string;
+  format: string;
+  /** Bytes of the file or device. */
+  fileBytes: number;
+  virtualBytes: number;
+  /** sha256 of the source as found, hex. */
+  sha256: string;
+}
+
+/** One encoded image. */
+export interface Artifact {
+  platform: string;
+  /** Absolute path. */
+  path: string;
+  format: string;
+  bytes: number;
+  virtualBytes: number;
+  /** sha256 of the file, hex. */
+  sha256: string;
+}
+
+/** One claim checked by the verification boot. */
+export interface Check {
+  name: string;
+  ok: boolean;
+  detail: string;
+}
+
+/** Verification of one platform. */
+export interface Verification {
+  platform: string;
+  verified: boolean;
+  checks: Check[];
+  seconds: number;
+  serialLog: string;
+  screenshot?: string;
+}

@@ -1,0 +1,53 @@
+/** What differs per distribution family inside a guest. One folder each; `families/registry.ts` lists them. */
+import type { Facts, Kernel } from '../core/facts.ts';
+import type { GuestFiles, GuestSession } from '../core/guest.ts';
+import type { Log } from '../core/log.ts';
+import type { AgentRole } from '../core/platform.ts';
+
+/** Packages ready on the host to be installed without network. */
+export interface PackageSet {
+  /** Host files, in no particular order. */
+  files: string[];
+  /** What each is. `requested` marks those asked for; the rest are dependencies. */
+  packages: { name: string; version: string; architecture: string; requested: boolean; bytes: number }[];
+}
+
+/** How to resolve packages on the host. */
+export interface ResolveOptions {
+  /** Folder with packages to use instead of the network. */
+  offlinePool?: string | undefined;
+  /** Shared download cache, `~/.cache/port-image/packages`. */
+  cacheDir: string;
+  /** Scratch folder of this run. */
+  tmpDir: string;
+  signal: AbortSignal;
+  log: Log;
+}
+
+/** One file edit a family wants; the stage applies and records it. `after: undefined` removes the file. */
+export interface FileEdit {
+  path: string;
+  before: string | undefined;
+  after: string | undefined;
+  why: string;
+  mode?: number;
+}
+
+/** A distribution family. */
+export interface Family {
+  readonly name: string;
+  /** True when this family handles the guest. */
+  matches(os: Facts['os']): boolean;
+  /** Package names of a role, or [] when the family has none. */
+  packagesFor(role: AgentRole, facts: Facts): readonly string[];
+  /** Resolves against the guest's own package database and sources, on the host. Throws PACKAGES. */
+  resolvePackages(guest: GuestFiles, names: readonly string[], options: ResolveOptions): Promise<PackageSet>;
+  /** Installs a set in the appliance, no services started, no initramfs rebuilt. Throws GUEST_BROKEN. */
+  installPackages(guest: GuestSession, set: PackageSet, log: Log): Promise<void>;
+  /** Removes (not purges) packages with the guest's own tool. Throws GUEST_BROKEN. */
+  removePackages(guest: GuestSession, names: readonly string[]): Promise<void>;
+  /** Persistent configuration so this and every later initramfs holds `modules`. */
+  configureInitramfs(guest: GuestFiles, modules: readonly string[], facts: Facts): Promise<FileEdit[]>;
+  /** Rebuilds the initramfs of one kernel with the guest's own tool. Throws GUEST_BROKEN. */
+  rebuildInitramfs(guest: GuestSession, kernel: Kernel): Promise<void>;
+}
