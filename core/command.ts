@@ -1,4 +1,6 @@
 /** The one door to foreign programs: no shell, arguments as arrays, an environment built from nothing. */
+import { open } from 'node:fs/promises';
+import type { Readable, Writable } from 'node:stream';
 import { execa, type Options } from 'execa';
 import { PortError } from './errors.ts';
 import { type Log, silentLog } from './log.ts';
@@ -144,4 +146,80 @@ export async function run(
 /** The last line that says something, printable. */
 export function lastLine(text: string): string {
   return printable(text.trim().split('\n').at(-1) ?? '').slice(0, 500);
+}
+
+/** A long-lived child: an appliance, a virtual machine, a daemon. */
+export interface RunningProcess {
+  readonly pid: number;
+  readonly stdin: Writable;
+  readonly stdout: Readable;
+  /** Ends when the child ended; never rejects. */
+  readonly exited: Promise<{ exitCode: number | undefined; signal: string | undefined }>;
+  /** True until the child ended. */
+  running(): boolean;
+  /** Asks the child and its descendants to end, then kills them; resolves when they are gone. */
+  stop(graceMs?: number): Promise<void>;
+}
+
+/** How to start a long-lived child. */
+export interface StartOptions {
+  signal?: AbortSignal | undefined;
+  env?: Record<string, string>;
+  cwd?: string;
+  /** File that receives stderr (created 0600); otherwise stderr is dropped. */
+  stderrFile?: string;
+  /** True to write to stdin or read stdout; otherwise closed and dropped. */
+  pipes?: boolean;
+}
+
+/** Starts a program that runs until it is stopped. Throws PROGRAM_MISSING. */
+export async function start(
+  program: string,
+  args: readonly string[],
+  options: StartOptions = {},
+): Promise<RunningProcess> {
+  const stderr = options.stderrFile === undefined ? undefined : await open(options.stderrFile, 'a', 0o600);
+  const stream = options.pipes === true ? ('pipe' as const) : ('ignore' as const);
+  const child = execa(program, [...args], {
+    env: childEnvironment(options.env),
+    extendEnv: false,
+    reject: false,
+    buffer: false,
+    stdin: stream,
+    stdout: stream,
+    // the child writes to the descriptor itself; execa's types only know the numbers 0 to 8
+    stderr: stderr === undefined ? ('ignore' as const) : (stderr.fd as 8),
+    killDescendants: true,
+    forceKillAfterDelay: 3_000,
+    ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
+    ...(options.signal === undefined ? {} : { cancelSignal: options.signal }),
+  } satisfies Options);
+  let running = true;
+  const exited = child.then((result) => {
+    running = false;
+    return { exitCode: result.exitCode, signal: result.signal };
+  });
+  await stderr?.close();
+  if (child.pid === undefined) {
+    const result = await child;
+    throw new PortError('PROGRAM_MISSING', `${program} could not be started`, {
+      hint: 'run: port-image doctor',
+      cause: result.cause,
+    });
+  }
+  child.stdin?.on('error', () => {}); // EPIPE after the child died; `exited` tells
+  return {
+    pid: child.pid,
+    stdin: child.stdin as Writable,
+    stdout: child.stdout as Readable,
+    exited,
+    running: () => running,
+    async stop(graceMs = 3_000) {
+      if (!running) return;
+      child.kill('SIGTERM');
+      const timer = setTimeout(() => child.kill('SIGKILL'), graceMs);
+      await exited;
+      clearTimeout(timer);
+    },
+  };
 }
