@@ -30,6 +30,8 @@ export interface CommandOptions {
   /** Most bytes of stdout kept; more is an error. Default 64 MiB. */
   maxOutputBytes?: number;
   limits?: ResourceLimits;
+  /** Receives stdout as it comes, instead of `stdout` in the result (which is then empty). */
+  onStdout?: (text: string) => void;
   /** Exit statuses that are no failure; default only 0. */
   okStatus?: readonly number[];
   log?: Log;
@@ -109,7 +111,15 @@ export async function run(
     ...(options.signal === undefined ? {} : { cancelSignal: options.signal }),
     ...(options.input === undefined ? { stdin: 'ignore' as const } : { input: options.input }),
   } satisfies Options;
-  const result = await execa(file, argv, execaOptions);
+  const child = execa(file, argv, {
+    ...execaOptions,
+    ...(options.onStdout ? { buffer: { stdout: false } } : {}),
+  });
+  if (options.onStdout) {
+    child.stdout.setEncoding('utf8');
+    child.stdout.on('data', options.onStdout);
+  }
+  const result = await child;
   const stdout = String(result.stdout ?? '');
   const stderr = String(result.stderr ?? '');
   log.debug('command', {

@@ -21,8 +21,10 @@ export interface CaptureResult {
   /** Bytes of the file or device. */
   fileBytes: number;
   virtualBytes: number;
-  /** sha256 of the source as found, hex. */
-  sha256: string;
+  /** Modification time in milliseconds; 0 for a device. */
+  modifiedMs: number;
+  /** True for a block device. */
+  isDevice: boolean;
 }
 
 /** One encoded image. */

@@ -1,0 +1,5 @@
+import type { HeaderFacts } from './index.ts';
+import type { ByteSource } from './reader.ts';
+export async function inspectVdi(_source: ByteSource): Promise<HeaderFacts> {
+  return { virtualBytes: 0 };
+}
