@@ -1,0 +1,69 @@
+/** `port-image convert`. */
+import * as fs from 'node:fs/promises';
+import { Command } from 'commander';
+import { exists } from '../../core/files.ts';
+import { createJob } from '../../pipeline/job.ts';
+import { finishJob } from '../finish.ts';
+import { buildRequest, type ConvertFlags } from '../request.ts';
+import type { Interruption } from '../signals.ts';
+
+const collect = (value: string, before: string[] | false | undefined): string[] => [...(before || []), value];
+
+/** Defines the command. */
+export function convertCommand(interruption: Interruption): Command {
+  return new Command('convert')
+    .description('convert a disk into a slim image for one or several platforms')
+    .argument('<source>', 'image file (raw, qcow2, vmdk, vhd, vhdx, vdi) or block device; never written to')
+    .option('--to <platforms>', 'where it shall run, separated by commas, or all')
+    .option('--name <name>', 'name of the image (default: from the file name)')
+    .option('--job <dir>', 'job folder; an existing one is resumed')
+    .option('--store <url>', 'where application data goes: file:DIR (default: in the job folder)')
+    .option(
+      '--strip <path>',
+      'application data to take out, repeatable; "auto" takes what inspect proposes',
+      collect,
+    )
+    .option('--no-strip', 'take nothing out (default)')
+    .option('--data-mode <mode>', 'when the instance fetches its data: eager, lazy or manual')
+    .option('--customize <file>', 'commands for virt-customize, run on the finished disk')
+    .option('--network <mode>', 'dhcp (default), or keep the static configuration')
+    .option(
+      '--nic <mac=name>',
+      'with --network keep: name of the interface with this MAC, repeatable',
+      collect,
+    )
+    .option('--format <format>', 'format of the source, when its content does not tell')
+    .option('--root <device>', 'which system to convert, when the disk has several')
+    .option('--packages <dir>', 'folder with packages, to work without network')
+    .option('--encoding <kind>', 'zstd (default), compat (zlib, for old QEMU) or raw')
+    .option('--generalize', 'make a template: new ssh host keys, no authorized_keys')
+    .option('--no-verify', 'do not boot the result')
+    .option('--no-compare', 'do not compare the image with the work disk')
+    .option('--dry-run', 'print every intended change, change nothing')
+    .option('--config <file>', 'YAML with the same names as these flags; flags win')
+    .option('--json', 'end stdout with one JSON object')
+    .addHelpText(
+      'after',
+      `
+Examples:
+  port-image convert shop01.raw --to openstack --strip auto
+  port-image convert shop01.vmdk --to openstack,qemu --strip /srv/app --store file:/data/store --job ./shop01
+  port-image convert shop01.raw --to openstack --strip auto --dry-run
+  port-image convert /dev/sdb --to qemu --network keep --nic 52:54:00:12:34:56=enp3s0`,
+    )
+    .action(async (source: string, flags: ConvertFlags & { dryRun?: boolean; json?: boolean }) => {
+      const { request, dir } = await buildRequest(source, flags);
+      const isNew = !(await exists(dir));
+      const paths = await createJob(dir, request);
+      const leave = async (): Promise<void> => {
+        // a dry run, and a refusal before anything was made, leave nothing behind
+        if (isNew) await fs.rm(paths.dir, { recursive: true, force: true });
+      };
+      await finishJob(paths.dir, {
+        interruption,
+        json: flags.json === true,
+        dryRun: flags.dryRun === true,
+        leave,
+      });
+    });
+}

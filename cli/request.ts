@@ -1,0 +1,178 @@
+/** From flags and a configuration file to a request. */
+import * as fs from 'node:fs/promises';
+import * as path from 'node:path';
+import { parse } from 'yaml';
+import * as z from 'zod';
+import { PortError } from '../core/errors.ts';
+import { exists } from '../core/files.ts';
+import { Request, SOURCE_FORMATS, type SourceFormat } from '../core/request.ts';
+import { printable } from '../core/text.ts';
+import { platformsNamed } from '../drivers/registry.ts';
+import { jobsHome } from '../pipeline/job.ts';
+
+/** Flags of `convert` as commander gives them. */
+export interface ConvertFlags {
+  to?: string;
+  name?: string;
+  job?: string;
+  store?: string;
+  strip?: string[] | false;
+  customize?: string;
+  network?: string;
+  nic?: string[];
+  format?: string;
+  root?: string;
+  packages?: string;
+  encoding?: string;
+  dataMode?: string;
+  generalize?: boolean;
+  verify: boolean;
+  compare: boolean;
+  config?: string;
+}
+
+/** `--config FILE` (YAML): the same names as the flags; flags win. Unknown names are refused. */
+const ConfigFile = z.strictObject({
+  to: z.union([z.string(), z.array(z.string())]).optional(),
+  name: z.string().optional(),
+  job: z.string().optional(),
+  store: z.string().optional(),
+  strip: z.union([z.literal('auto'), z.literal(false), z.array(z.string())]).optional(),
+  dataMode: z.enum(['eager', 'lazy', 'manual']).optional(),
+  customize: z.string().optional(),
+  network: z.enum(['dhcp', 'keep']).optional(),
+  nics: z.array(z.strictObject({ mac: z.string(), name: z.string() })).optional(),
+  format: z.enum(SOURCE_FORMATS).optional(),
+  root: z.string().optional(),
+  packages: z.string().optional(),
+  encoding: z.enum(['zstd', 'compat', 'raw']).optional(),
+  generalize: z.boolean().optional(),
+  verify: z.boolean().optional(),
+  compare: z.boolean().optional(),
+});
+type ConfigFile = z.infer<typeof ConfigFile>;
+
+async function readConfig(file: string): Promise<ConfigFile> {
+  let text: string;
+  try {
+    text = await fs.readFile(file, 'utf8');
+  } catch (error) {
+    throw new PortError('CONFIG', `cannot read ${printable(file)}`, { cause: error });
+  }
+  let value: unknown;
+  try {
+    value = parse(text, { maxAliasCount: 0 }) ?? {};
+  } catch (error) {
+    throw new PortError(
+      'CONFIG',
+      `${printable(file)} is not YAML: ${error instanceof Error ? error.message.split('\n')[0] : ''}`,
+    );
+  }
+  const parsed = ConfigFile.safeParse(value);
+  if (!parsed.success) {
+    const issue = parsed.error.issues[0];
+    throw new PortError(
+      'CONFIG',
+      `${printable(file)}: ${issue?.path.join('.') || 'top level'}: ${issue?.message ?? 'wrong'}`,
+    );
+  }
+  return parsed.data;
+}
+
+/** `MAC=NAME` of `--nic`. Throws USAGE. */
+export function parseNic(text: string): { mac: string; name: string } {
+  const match = /^((?:[0-9a-f]{2}:){5}[0-9a-f]{2})=([a-z][a-z0-9._-]{0,14})$/i.exec(text);
+  if (match?.[1] === undefined || match[2] === undefined) {
+    throw new PortError('USAGE', `not a NIC: ${printable(text)}`, {
+      hint: 'write for example --nic 52:54:00:12:34:56=enp3s0',
+    });
+  }
+  return { mac: match[1].toLowerCase(), name: match[2] };
+}
+
+/** A name for image and job made of the source's file name. */
+export function defaultName(source: string): string {
+  const clean = path
+    .basename(source)
+    .replace(/\.(raw|img|qcow2|vmdk|vhdx?|vdi)$/i, '')
+    .replace(/[^A-Za-z0-9._-]+/g, '-')
+    .replace(/^[^A-Za-z0-9]+/, '')
+    .slice(0, 100);
+  return clean === '' ? 'server' : clean;
+}
+
+async function freeJobDir(name: string): Promise<string> {
+  for (let n = 1; ; n++) {
+    const dir = path.join(jobsHome(), n === 1 ? name : `${name}-${n}`);
+    if (!(await exists(dir))) return dir;
+  }
+}
+
+/** Builds the request and chooses the job folder. Throws USAGE, CONFIG. */
+export async function buildRequest(
+  source: string,
+  flags: ConvertFlags,
+): Promise<{ request: Request; dir: string; given: boolean }> {
+  const config = flags.config === undefined ? {} : await readConfig(flags.config);
+  const to = flags.to?.split(',') ?? (typeof config.to === 'string' ? config.to.split(',') : config.to);
+  if (to === undefined) {
+    throw new PortError('USAGE', 'where shall the image run? --to is missing', {
+      hint: 'for example --to openstack; port-image platforms lists them',
+    });
+  }
+  const name = flags.name ?? config.name ?? defaultName(source);
+  const job = flags.job ?? config.job;
+  const dir = path.resolve(job ?? (await freeJobDir(name)));
+  const strip = flags.strip ?? config.strip ?? false;
+  const parsed = Request.safeParse({
+    schema: 'port-image/request/1',
+    source: path.resolve(source),
+    format: checkedFormat(flags.format ?? config.format),
+    root: flags.root ?? config.root,
+    to: platformsNamed(to.map((p) => p.trim()).filter((p) => p !== '')).map((p) => p.name),
+    name,
+    store: normalStore(flags.store ?? config.store ?? `file:${path.join(dir, 'store')}`),
+    strip: strip === false ? 'none' : strip === 'auto' || strip.includes('auto') ? 'auto' : strip,
+    dataMode: flags.dataMode ?? config.dataMode ?? 'eager',
+    customize: absolute(flags.customize ?? config.customize),
+    network: flags.network ?? config.network ?? 'dhcp',
+    nics: flags.nic?.map(parseNic) ?? config.nics ?? [],
+    packages: absolute(flags.packages ?? config.packages),
+    encoding: flags.encoding ?? config.encoding ?? 'zstd',
+    generalize: flags.generalize ?? config.generalize ?? false,
+    verify: flags.verify && (config.verify ?? true),
+    compare: flags.compare && (config.compare ?? true),
+  });
+  if (!parsed.success) {
+    const issue = parsed.error.issues[0];
+    throw new PortError('USAGE', `${issue?.path.join('.')}: ${issue?.message ?? 'wrong'}`);
+  }
+  // JSON has no undefined: what is compared with job.json must not have it either
+  const request = Request.parse(JSON.parse(JSON.stringify(parsed.data)));
+  return { request, dir, given: job !== undefined };
+}
+
+function absolute(file: string | undefined): string | undefined {
+  return file === undefined ? undefined : path.resolve(file);
+}
+
+function checkedFormat(format: string | undefined): SourceFormat | undefined {
+  if (format === undefined) return undefined;
+  const name = format === 'vhd' ? 'vpc' : format;
+  const known = SOURCE_FORMATS.find((f) => f === name);
+  if (known === undefined) {
+    throw new PortError('USAGE', `no such format: ${printable(format)}`, {
+      hint: `one of ${SOURCE_FORMATS.join(', ')}`,
+    });
+  }
+  return known;
+}
+
+function normalStore(url: string): string {
+  if (!url.startsWith('file:')) {
+    throw new PortError('USAGE', `this store is not supported yet: ${printable(url)}`, {
+      hint: 'use file:DIR',
+    });
+  }
+  return `file:${path.resolve(url.slice('file:'.length).replace(/^\/\/(?=\/)/, ''))}`;
+}

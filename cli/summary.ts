@@ -1,0 +1,43 @@
+/** The end of a conversion, for people. */
+import { formatBytes, formatSeconds } from '../core/sizes.ts';
+import { printable } from '../core/text.ts';
+import type { Summary } from '../pipeline/summary.ts';
+import { out } from './output.ts';
+
+/** Prints what was found, changed and stripped, sizes, times, proof and paths. */
+export function printSummary(summary: Summary): void {
+  const { source, guest } = summary;
+  const row = (label: string, text: string): void => out(`${label.padEnd(12)}${text}`);
+  out('');
+  row(
+    'source',
+    `${printable(source.path)}  ${formatBytes(source.virtualBytes)} disk, ${unchanged(source.sha256Unchanged)}`,
+  );
+  if (guest !== null) row('found', `${guest.hostname}: ${guest.distro} ${guest.version}, ${guest.firmware}`);
+  row('changed', `${summary.changes} things inside the guest, each listed in the report`);
+  for (const set of summary.dataSets) {
+    row(
+      'stripped',
+      `${set.path}  ${formatBytes(set.bytes)} in ${set.files} files → ${formatBytes(set.storedBytes)}  ${set.store}/${set.id}`,
+    );
+  }
+  for (const output of summary.outputs) {
+    row('image', `${output.platform}: ${output.path}  ${output.format}, ${formatBytes(output.bytes)}`);
+    const failed = output.verification.filter((c) => !c.ok);
+    if (output.verification.length === 0) row('verified', 'no: it was not booted');
+    else if (output.verified) row('verified', `yes: booted, ${output.verification.length} checks passed`);
+    else row('verified', `NO: ${failed.map((c) => printable(c.name)).join(', ')}`);
+  }
+  row('stages', summary.stages.map((s) => `${s.name} ${formatSeconds(s.seconds)}`).join(', '));
+  row(
+    'cost',
+    `${summary.applianceLaunches} appliance launch${summary.applianceLaunches === 1 ? '' : 'es'}, ${formatBytes(summary.peakRssBytes)} memory`,
+  );
+  for (const text of summary.warnings) row('warning', printable(text));
+  row('job', summary.job);
+  if (summary.report !== null) row('report', summary.report);
+}
+
+function unchanged(value: boolean | null): string {
+  return value === null ? 'not checked to the end' : value ? 'sha256 unchanged' : 'CHANGED';
+}

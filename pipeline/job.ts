@@ -1,0 +1,95 @@
+/** The job folder: everything about one conversion, the unit of resume, debugging and hand-over. */
+import * as fs from 'node:fs/promises';
+import * as os from 'node:os';
+import * as path from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
+import { PortError } from '../core/errors.ts';
+import { exists, makeDir, writeJson } from '../core/files.ts';
+import { Request } from '../core/request.ts';
+import type { JobPaths } from '../core/stage.ts';
+import { printable } from '../core/text.ts';
+
+/** Paths of a job folder. */
+export function jobPaths(dir: string): JobPaths {
+  const at = (name: string): string => path.join(dir, name);
+  return {
+    dir,
+    request: at('job.json'),
+    journal: at('journal.jsonl'),
+    facts: at('facts.json'),
+    plan: at('plan.json'),
+    capture: at('capture'),
+    work: at('work.qcow2'),
+    data: at('data'),
+    out: at('out'),
+    logs: at('logs'),
+    report: at('report.html'),
+    tmp: at('tmp'),
+  };
+}
+
+/** Folder that holds jobs made without `--job`. */
+export function jobsHome(): string {
+  const state = process.env.XDG_STATE_HOME ?? path.join(os.homedir(), '.local', 'state');
+  return process.env.PORT_IMAGE_JOBS ?? path.join(state, 'port-image', 'jobs');
+}
+
+/** Creates a job folder for a request, or opens an existing one that holds the same request. Throws JOB_MISMATCH. */
+export async function createJob(dir: string, request: Request): Promise<JobPaths> {
+  const paths = jobPaths(path.resolve(dir));
+  if (paths.dir.includes(':')) {
+    // libguestfs refuses disk names with a colon (guestfs(3), "add-drive"), and our overlay lies in this folder
+    throw new PortError('USAGE', `a job folder must not have a colon in its path: ${printable(paths.dir)}`);
+  }
+  if (await exists(paths.request)) {
+    const { request: existing } = await openJob(dir);
+    if (!isDeepStrictEqual(existing, request)) {
+      const differs = Object.keys({ ...existing, ...request }).filter(
+        (k) => !isDeepStrictEqual(existing[k as keyof Request], request[k as keyof Request]),
+      );
+      throw new PortError(
+        'JOB_MISMATCH',
+        `${paths.dir} holds another request (differs in: ${differs.join(', ')})`,
+        {
+          hint: 'run port-image resume to go on with it as it was asked, or choose another --job',
+        },
+      );
+    }
+    return paths;
+  }
+  if ((await exists(paths.dir)) && (await fs.readdir(paths.dir)).length > 0) {
+    throw new PortError('USAGE', `${printable(paths.dir)} is not empty and holds no job`, {
+      hint: 'choose another folder with --job',
+    });
+  }
+  await makeDir(paths.dir);
+  for (const sub of [paths.capture, paths.data, paths.out, paths.logs]) await makeDir(sub);
+  await writeJson(paths.request, request);
+  return paths;
+}
+
+/** Opens an existing job. Throws JOB_UNKNOWN, JOB_TAMPERED. */
+export async function openJob(dir: string): Promise<{ paths: JobPaths; request: Request }> {
+  const paths = jobPaths(path.resolve(dir));
+  let text: string;
+  try {
+    const stat = await fs.lstat(paths.request);
+    if (typeof process.getuid === 'function' && stat.uid !== process.getuid()) {
+      throw new PortError('JOB_TAMPERED', `${printable(paths.request)} belongs to another user`);
+    }
+    text = await fs.readFile(paths.request, 'utf8');
+  } catch (error) {
+    if (error instanceof PortError) throw error;
+    throw new PortError('JOB_UNKNOWN', `no job in ${printable(paths.dir)}`, {
+      cause: error,
+      hint: 'port-image jobs list shows what is there',
+    });
+  }
+  try {
+    return { paths, request: Request.parse(JSON.parse(text)) };
+  } catch (error) {
+    throw new PortError('JOB_TAMPERED', `${paths.request} is not a request of this program`, {
+      cause: error,
+    });
+  }
+}

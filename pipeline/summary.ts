@@ -1,0 +1,110 @@
+/** The result of a job as one object: what `convert --json` prints, and what the report and the terminal show. */
+import * as fs from 'node:fs/promises';
+import type { DataSetSummary } from '../core/data-set.ts';
+import { Facts } from '../core/facts.ts';
+import type { Request } from '../core/request.ts';
+import type { Change, JobPaths } from '../core/stage.ts';
+import { STAGE_NAMES } from '../core/stage.ts';
+import { printable } from '../core/text.ts';
+import type { Artifact, CaptureResult, Check, Verification } from '../core/types.ts';
+import { type JournalEntry, replay } from './journal.ts';
+
+/** What `convert --json` ends stdout with. Sizes in bytes, times in seconds. */
+export interface Summary {
+  ok: boolean;
+  job: string;
+  source: { path: string; bytes: number; virtualBytes: number; sha256Unchanged: boolean | null };
+  guest: { distro: string; version: string; firmware: string; hostname: string } | null;
+  outputs: {
+    platform: string;
+    path: string;
+    format: string;
+    bytes: number;
+    virtualBytes: number;
+    sha256: string;
+    verified: boolean;
+    verification: Check[];
+  }[];
+  dataSets: {
+    id: string;
+    path: string;
+    bytes: number;
+    storedBytes: number;
+    files: number;
+    manifest: string;
+    store: string;
+  }[];
+  /** How many changes were made inside the guest. */
+  changes: number;
+  stages: { name: string; seconds: number }[];
+  applianceLaunches: number;
+  peakRssBytes: number;
+  warnings: string[];
+  /** Page with all of this, or null before a run finished. */
+  report: string | null;
+}
+
+/** Changes that are in force, in stage order. */
+export function changesOf(entries: readonly JournalEntry[]): Change[] {
+  const { done } = replay(entries);
+  return STAGE_NAMES.flatMap((name) => done.get(name)?.changes ?? []);
+}
+
+/** Builds the summary from the journal and `facts.json`. */
+export async function summarize(
+  paths: JobPaths,
+  request: Request,
+  entries: readonly JournalEntry[],
+): Promise<Summary> {
+  const state = replay(entries);
+  const result = <T>(stage: (typeof STAGE_NAMES)[number]): T | undefined =>
+    state.done.get(stage)?.result as T | undefined;
+  const capture = result<CaptureResult>('capture');
+  const verifications = result<Verification[]>('verify') ?? [];
+  const facts = await fs
+    .readFile(paths.facts, 'utf8')
+    .then((text) => Facts.parse(JSON.parse(text)))
+    .catch(() => undefined);
+  const end = entries.findLast((e) => e.event === 'run-done');
+  return {
+    ok: state.finished,
+    job: paths.dir,
+    source: {
+      path: request.source,
+      bytes: capture?.fileBytes ?? 0,
+      virtualBytes: capture?.virtualBytes ?? 0,
+      sha256Unchanged: end?.event === 'run-done' ? end.sourceUnchanged : null,
+    },
+    guest:
+      facts === undefined
+        ? null
+        : {
+            distro: printable(facts.os.distro),
+            version: printable(facts.os.version),
+            firmware: facts.firmware,
+            hostname: printable(facts.os.hostname),
+          },
+    outputs: (result<Artifact[]>('encode') ?? []).map((artifact) => {
+      const proof = verifications.find((v) => v.platform === artifact.platform);
+      return { ...artifact, verified: proof?.verified ?? false, verification: proof?.checks ?? [] };
+    }),
+    dataSets: (result<DataSetSummary[]>('strip') ?? []).map((set) => ({
+      id: set.id,
+      path: printable(set.path),
+      bytes: set.bytes,
+      storedBytes: set.storedBytes,
+      files: set.files,
+      manifest: `${request.store}/${set.manifest.key}`,
+      store: request.store,
+    })),
+    changes: changesOf(entries).length,
+    stages: STAGE_NAMES.flatMap((name) => {
+      const done = state.done.get(name);
+      return done === undefined ? [] : [{ name, seconds: done.seconds }];
+    }),
+    applianceLaunches: state.applianceLaunches,
+    peakRssBytes: process.resourceUsage().maxRSS * 1024,
+    warnings: [...new Set([...state.done.values()].flatMap((done) => done.warnings))],
+    report: state.finished ? paths.report : null,
+  };
+}
