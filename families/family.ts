@@ -9,7 +9,15 @@ export interface PackageSet {
   /** Host files, in no particular order. */
   files: string[];
   /** What each is. `requested` marks those asked for; the rest are dependencies. */
-  packages: { name: string; version: string; architecture: string; requested: boolean; bytes: number }[];
+  packages: {
+    name: string;
+    version: string;
+    architecture: string;
+    requested: boolean;
+    bytes: number;
+    /** Version installed in the guest now, when a dependency forces an upgrade. */
+    replaces?: string;
+  }[];
 }
 
 /** How to resolve packages on the host. */
@@ -22,6 +30,8 @@ export interface ResolveOptions {
   tmpDir: string;
   signal: AbortSignal;
   log: Log;
+  /** Tells the user something (a source left out, old lists used). */
+  warn?: (text: string) => void;
 }
 
 /** One file edit a family wants; the stage applies and records it. `after: undefined` removes the file. */
@@ -31,6 +41,8 @@ export interface FileEdit {
   after: string | undefined;
   why: string;
   mode?: number;
+  /** True when the content must not appear in the journal or the report. */
+  secret?: boolean;
 }
 
 /** A distribution family. */
@@ -48,6 +60,10 @@ export interface Family {
   removePackages(guest: GuestSession, names: readonly string[]): Promise<void>;
   /** Persistent configuration so this and every later initramfs holds `modules`. */
   configureInitramfs(guest: GuestFiles, modules: readonly string[], facts: Facts): Promise<FileEdit[]>;
+  /** Answers and files that make later updates of the boot loader packages work on another machine. */
+  configureBootloader(guest: GuestFiles, facts: Facts): Promise<FileEdit[]>;
+  /** Packages whose presence forbids removing another: `ubuntu-server` depends on open-vm-tools. */
+  keepsPackage(name: string, facts: Facts): string | undefined;
   /** Rebuilds the initramfs of one kernel with the guest's own tool. Throws GUEST_BROKEN. */
   rebuildInitramfs(guest: GuestSession, kernel: Kernel): Promise<void>;
 }

@@ -62,7 +62,8 @@ export class TreeGuest implements GuestFiles {
 
   async glob(pattern: string): Promise<string[]> {
     const found: string[] = [];
-    for await (const entry of fs.glob(pattern.replace(/^\//, ''), { cwd: this.root })) found.push(`/${entry}`);
+    for await (const entry of fs.glob(pattern.replace(/^\//, ''), { cwd: this.root }))
+      found.push(`/${entry}`);
     return found.sort();
   }
 
@@ -114,7 +115,11 @@ export class TreeSession extends TreeGuest implements GuestSession {
   readonly calls: RecordedCall[] = [];
   answer: (call: RecordedCall) => string | Promise<string> = () => '';
 
-  async #record(where: RecordedCall['where'], what: string, args: readonly (string | Buffer)[]): Promise<string> {
+  async #record(
+    where: RecordedCall['where'],
+    what: string,
+    args: readonly (string | Buffer)[],
+  ): Promise<string> {
     const call = { where, what, args: args.map(String) };
     this.calls.push(call);
     return this.answer(call);
@@ -204,7 +209,13 @@ export function sampleFacts(change: Partial<Facts> = {}): Facts {
       init: 'systemd',
     },
     kernels: [],
-    bootloader: { kind: 'grub2', config: '/boot/grub/grub.cfg', defaults: '/etc/default/grub', efiLoaders: [], fallbackLoader: false },
+    bootloader: {
+      kind: 'grub2',
+      config: '/boot/grub/grub.cfg',
+      defaults: '/etc/default/grub',
+      efiLoaders: [],
+      fallbackLoader: false,
+    },
     network: { systems: [], interfaces: [], pins: [], dns: [], searchDomains: [] },
     agents: [],
     services: [],

@@ -1,0 +1,91 @@
+/** What the chosen platforms need together, and what each kernel lacks of it. */
+import { PortError } from '../../core/errors.ts';
+import type { Facts, Kernel } from '../../core/facts.ts';
+import type { AgentRole, Platform } from '../../core/platform.ts';
+import { hasSerialConsole, uniteArguments } from '../../tools/kernel-arguments.ts';
+
+/** The union over platforms; module names with `_`. */
+export interface UnitedNeeds {
+  storageModules: string[];
+  networkModules: string[];
+  optionalModules: string[];
+  kernelArguments: string[];
+  agents: AgentRole[];
+  /** Kernel messages should be seen on a serial line. */
+  serialConsole: boolean;
+}
+
+const fold = (names: readonly string[]) => names.map((n) => n.replaceAll('-', '_'));
+const unite = <T>(lists: readonly (readonly T[])[]): T[] => [...new Set(lists.flat())];
+
+/** Unites the needs of platforms. */
+export function uniteNeeds(platforms: readonly Platform[]): UnitedNeeds {
+  const needs = platforms.map((p) => p.needs);
+  const kernelArguments = uniteArguments(needs.map((n) => n.kernelArguments));
+  return {
+    storageModules: unite(needs.map((n) => fold(n.storageModules))),
+    networkModules: unite(needs.map((n) => fold(n.networkModules))),
+    optionalModules: unite(needs.map((n) => fold(n.optionalModules))),
+    kernelArguments,
+    agents: unite(needs.map((n) => n.agents)),
+    serialConsole: hasSerialConsole(kernelArguments),
+  };
+}
+
+/** What one kernel means for the conversion. */
+export interface KernelPlan {
+  version: string;
+  /** Needed storage modules its initramfs must hold (those not built in). */
+  required: string[];
+  /** Of these, what the listed initramfs lacks now; empty means no rebuild. */
+  lacking: string[];
+}
+
+/** The kernels a machine would boot: those of the boot menu, or all when the menu could not be read. */
+export function menuKernels(facts: Facts): Kernel[] {
+  const menu = facts.kernels.filter((k) => k.inBootMenu);
+  return menu.length > 0 ? menu : facts.kernels;
+}
+
+/**
+ * Plans each kernel of the boot menu. Modules the kernel does not have at all are a warning, but for the default
+ * kernel they are the end: the image would not find its root disk. Throws GUEST_BROKEN.
+ */
+export function planKernels(facts: Facts, needs: UnitedNeeds, warn: (text: string) => void): KernelPlan[] {
+  const kernels = menuKernels(facts);
+  if (kernels.length === 0) throw new PortError('GUEST_BROKEN', 'the guest has no kernel in its boot menu');
+  const fallback = kernels.some((k) => k.isDefault) ? undefined : kernels[0]?.version;
+  return kernels.map((kernel) => {
+    const isDefault = kernel.isDefault || kernel.version === fallback;
+    const has = (m: string) => kernel.builtin.includes(m) || kernel.modules.includes(m);
+    const absent = needs.storageModules.filter((m) => !has(m));
+    if (absent.length > 0) {
+      const text = `kernel ${kernel.version} has no ${absent.join(', ')}`;
+      if (isDefault) {
+        throw new PortError('GUEST_BROKEN', `${text}, which the target platforms need to find the disk`, {
+          hint: 'install a kernel that has it (such as linux-image-amd64), or choose other platforms',
+        });
+      }
+      warn(`${text}: this entry of the boot menu will not start on every target`);
+    }
+    const noNetwork = needs.networkModules.filter((m) => !has(m));
+    if (noNetwork.length > 0) {
+      const text = `kernel ${kernel.version} has no network driver ${noNetwork.join(', ')}`;
+      if (isDefault && noNetwork.length === needs.networkModules.length) {
+        throw new PortError('GUEST_BROKEN', `${text}: no target platform's network would work`);
+      }
+      warn(text);
+    }
+    const required = needs.storageModules.filter(
+      (m) => kernel.modules.includes(m) && !kernel.builtin.includes(m),
+    );
+    const lacking = required.filter((m) => !kernel.initramfsModules.includes(m));
+    if (lacking.length > 0 && kernel.initramfs === undefined) {
+      const text = `kernel ${kernel.version} boots without an initramfs and has ${lacking.join(', ')} only as modules`;
+      if (isDefault) throw new PortError('GUEST_BROKEN', text);
+      warn(text);
+      return { version: kernel.version, required: [], lacking: [] };
+    }
+    return { version: kernel.version, required, lacking };
+  });
+}

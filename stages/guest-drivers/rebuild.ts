@@ -1,0 +1,91 @@
+/** Rebuilds initramfs images that lack something, and proves the result by listing it. */
+import * as fs from 'node:fs/promises';
+import * as path from 'node:path';
+import { PortError } from '../../core/errors.ts';
+import { DIR_MODE } from '../../core/files.ts';
+import { formatBytes, MIB } from '../../core/sizes.ts';
+import type { StageContext } from '../../core/stage.ts';
+import type { Family } from '../../families/family.ts';
+import { listInitramfs } from '../../tools/initramfs.ts';
+import type { KernelPlan } from './needs.ts';
+
+/** Proof of one rebuilt initramfs. */
+export interface RebuiltInitramfs {
+  version: string;
+  modules: number;
+  bytes: number;
+  compression: string;
+  seconds: number;
+}
+
+/** A generic initramfs of today's distributions: with compression 35 to 90 MB. */
+const GENERIC_BYTES = 96 * MIB;
+
+/** Throws GUEST_FULL when /boot could not hold a generic initramfs beside the old one. */
+export function requireBootSpace(ctx: StageContext, kernels: readonly KernelPlan[]): void {
+  if (!kernels.some((k) => k.lacking.length > 0)) return;
+  const device = (
+    ctx.facts.mounts.find((m) => m.path === '/boot') ?? ctx.facts.mounts.find((m) => m.path === '/')
+  )?.device;
+  const free = ctx.facts.filesystems.find((f) => f.device === device)?.freeBytes;
+  if (free !== undefined && free < GENERIC_BYTES) {
+    throw new PortError(
+      'GUEST_FULL',
+      `/boot has ${formatBytes(free)} free, a new initramfs needs up to ${formatBytes(GENERIC_BYTES)}`,
+      { hint: 'remove old kernels in the guest, then convert again' },
+    );
+  }
+}
+
+/** Rebuilds each kernel that lacks something. Throws GUEST_BROKEN naming kernel and modules. */
+export async function rebuildLacking(
+  ctx: StageContext,
+  family: Family,
+  kernels: readonly KernelPlan[],
+): Promise<RebuiltInitramfs[]> {
+  const done: RebuiltInitramfs[] = [];
+  for (const plan of kernels) {
+    if (plan.lacking.length === 0) continue;
+    const kernel = ctx.facts.kernels.find((k) => k.version === plan.version);
+    if (kernel?.initramfs === undefined)
+      throw new PortError('BUG', `kernel ${plan.version} lost its initramfs`);
+    ctx.signal.throwIfAborted();
+    ctx.progress({ text: `building the initramfs of ${plan.version}` });
+    const started = performance.now();
+    await family.rebuildInitramfs(ctx.guest, kernel);
+    const seconds = Math.round((performance.now() - started) / 100) / 10;
+    done.push({ ...(await proveInitramfs(ctx, kernel.initramfs, plan)), seconds });
+    ctx.change({
+      path: kernel.initramfs,
+      action: 'rebuild',
+      why: `it had no ${plan.lacking.join(', ')}`,
+    });
+  }
+  return done;
+}
+
+/** Downloads and lists an initramfs. Throws GUEST_BROKEN when it lacks something of the plan. */
+async function proveInitramfs(
+  ctx: StageContext,
+  guestPath: string,
+  plan: KernelPlan,
+): Promise<Omit<RebuiltInitramfs, 'seconds'>> {
+  await fs.mkdir(ctx.paths.tmp, { recursive: true, mode: DIR_MODE });
+  const file = path.join(ctx.paths.tmp, `initramfs-${process.pid}`);
+  try {
+    await ctx.guest.download(guestPath, file);
+    const listing = await listInitramfs(file, ctx.signal);
+    const missing = plan.required.filter((m) => !listing.modules.includes(m));
+    if (missing.length > 0) {
+      throw new PortError(
+        'GUEST_BROKEN',
+        `the new initramfs of kernel ${plan.version} still has no ${missing.join(', ')}`,
+        { hint: 'look for hooks or configuration below /etc/initramfs-tools that leave modules out' },
+      );
+    }
+    const { bytes, compression } = listing;
+    return { version: plan.version, modules: listing.modules.length, bytes, compression };
+  } finally {
+    await fs.rm(file, { force: true });
+  }
+}
