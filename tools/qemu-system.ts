@@ -1,0 +1,274 @@
+/** qemu-system-x86_64: a throw-away virtual machine that can reach one port of ours and nothing else. */
+import { createWriteStream } from 'node:fs';
+import { copyFile, mkdtemp, rm } from 'node:fs/promises';
+import type { Socket } from 'node:net';
+import { tmpdir } from 'node:os';
+import * as path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { run } from '../core/command.ts';
+import { PortError } from '../core/errors.ts';
+import { exists } from '../core/files.ts';
+import { type Log, silentLog } from '../core/log.ts';
+import type { BootProfile } from '../core/platform.ts';
+import { MIB } from '../core/sizes.ts';
+import { type Background, startBackground } from './background.ts';
+import { JsonRequests, listenUnix, onLines, type UnixListener } from './line-socket.ts';
+
+/** Address at which the guest finds our port, inside QEMU's user-mode network. */
+export const GUEST_STORE_ADDRESS = '10.0.2.100';
+
+/** OVMF builds by preference: Debian 12 and later ship the 4M one, others the 2M one (package ovmf). */
+export const OVMF_FILES = [
+  { code: '/usr/share/OVMF/OVMF_CODE_4M.fd', vars: '/usr/share/OVMF/OVMF_VARS_4M.fd' },
+  { code: '/usr/share/OVMF/OVMF_CODE.fd', vars: '/usr/share/OVMF/OVMF_VARS.fd' },
+] as const;
+
+/** Most bytes of console kept; a guest may write for ever. */
+const CONSOLE_KEEP_BYTES = 8 * MIB;
+
+/** What to boot and how. */
+export interface MachineOptions {
+  image: { path: string; format: string };
+  /** Size of the disk the guest sees, at least the image's; the cloud's disk is usually larger than the image. */
+  diskBytes: number;
+  firmware: 'bios' | 'uefi';
+  boot: BootProfile;
+  accelerator: 'kvm' | 'tcg';
+  cpus?: number;
+  memoryMib?: number;
+  /** ISO with the metadata, put into a CD drive. */
+  seed?: string;
+  /** Port on 127.0.0.1 the guest may reach at http://GUEST_STORE_ADDRESS/. */
+  storePort?: number;
+  /** File that receives the first serial port. */
+  consoleLog: string;
+  /** Called for each line on the second serial port. */
+  onReportLine: (line: string) => void;
+  /** Called with each piece of console text. */
+  onConsole?: (text: string) => void;
+  /** Called with each QMP event, such as RESET. */
+  onEvent?: (name: string) => void;
+  /** Boots this kernel instead of the disk's loader (development only). */
+  directKernel?: { kernel: string; initrd: string; append: string };
+  signal?: AbortSignal | undefined;
+  log?: Log;
+}
+
+/** A running machine. */
+export interface Machine {
+  readonly exited: Background['exited'];
+  readonly qmp: JsonRequests;
+  /** Talks to the guest agent on its virtio port. */
+  readonly agent: JsonRequests;
+  /** Writes the screen as PNG. */
+  screenshot(file: string): Promise<void>;
+  /** Ends the machine at once and removes its scratch files. */
+  stop(): Promise<void>;
+}
+
+/** QEMU's option strings split at commas; a doubled comma is a literal one. */
+export function qemuValue(text: string): string {
+  return text.replaceAll(',', ',,');
+}
+
+/** Starts a machine. Nothing of it outlives this process. Throws PROGRAM_MISSING, PROGRAM_FAILED, HOST_IO. */
+export async function startMachine(options: MachineOptions): Promise<Machine> {
+  const dir = await mkdtemp(path.join(socketRoot(), 'port-image-vm-'));
+  const listeners: UnixListener[] = [];
+  let child: Background | undefined;
+  const stop = async () => {
+    await child?.stop();
+    for (const listener of listeners) listener.close();
+    await rm(dir, { recursive: true, force: true });
+  };
+  try {
+    const listen = async (name: string) => {
+      const listener = await listenUnix(path.join(dir, name));
+      listeners.push(listener);
+      return listener;
+    };
+    const console1 = await listen('console');
+    const report = await listen('report');
+    const monitor = await listen('qmp');
+    const agentPort = await listen('agent');
+    console1.connected.then((socket) => keepConsole(socket, options));
+    report.connected.then((socket) => onLines(socket, options.onReportLine));
+    await makeOverlay(dir, options);
+    const args = await machineArguments(dir, options);
+    child = startBackground('qemu-system-x86_64', args, {
+      signal: options.signal,
+      log: options.log ?? silentLog,
+    });
+    const started = await Promise.race([
+      Promise.all([monitor.connected, agentPort.connected]),
+      child.exited.then((end) => {
+        throw new PortError(
+          'PROGRAM_FAILED',
+          `qemu-system-x86_64 did not start: ${end.stderr.trim().slice(-500)}`,
+        );
+      }),
+    ]);
+    const qmp = new JsonRequests(started[0], (event) => {
+      if (typeof event.event === 'string') options.onEvent?.(event.event);
+    });
+    await qmp.request('qmp_capabilities');
+    return {
+      exited: child.exited,
+      qmp,
+      agent: new JsonRequests(started[1]),
+      screenshot: async (file) => {
+        await qmp.request('screendump', { filename: file, format: 'png' });
+      },
+      stop,
+    };
+  } catch (error) {
+    await stop();
+    if (options.signal?.aborted) throw new PortError('INTERRUPTED', 'the virtual machine was stopped');
+    throw error;
+  }
+}
+
+/** A short folder for sockets: their paths are limited to 107 bytes. */
+function socketRoot(): string {
+  return Buffer.byteLength(tmpdir()) > 60 ? '/tmp' : tmpdir();
+}
+
+function keepConsole(socket: Socket, options: MachineOptions): void {
+  const file = createWriteStream(options.consoleLog, { mode: 0o600 });
+  let kept = 0;
+  socket.on('data', (chunk: Buffer) => {
+    options.onConsole?.(chunk.toString('latin1'));
+    if (kept < CONSOLE_KEEP_BYTES) file.write(chunk.subarray(0, CONSOLE_KEEP_BYTES - kept));
+    kept += chunk.length;
+  });
+  socket.on('close', () => file.end());
+}
+
+/** The image itself is never written: all writes go to an overlay that vanishes with the machine. */
+async function makeOverlay(dir: string, options: MachineOptions): Promise<void> {
+  const { path: image, format } = options.image;
+  await run(
+    'qemu-img',
+    [
+      'create',
+      '-q',
+      '-f',
+      'qcow2',
+      '-b',
+      path.resolve(image),
+      '-F',
+      format,
+      path.join(dir, 'disk'),
+      String(options.diskBytes),
+    ],
+    { signal: options.signal, timeoutMs: 60_000 },
+  );
+}
+
+async function machineArguments(dir: string, options: MachineOptions): Promise<string[]> {
+  const { boot } = options;
+  const q35 = boot.machine[options.firmware].startsWith('q35');
+  const socket = (id: string) => ['-chardev', `socket,id=${id},path=${qemuValue(path.join(dir, id))}`];
+  const node = (name: string, file: string, format: string, readOnly: boolean) => [
+    '-blockdev',
+    JSON.stringify({
+      'node-name': name,
+      driver: format,
+      'read-only': readOnly,
+      ...(readOnly ? {} : { discard: 'unmap' }),
+      // Thrown away in the end, so flushes to the host's disk would only cost time.
+      file: { driver: 'file', filename: file, cache: { 'no-flush': true } },
+    }),
+  ];
+  const args = ['-nodefaults', '-no-user-config', '-display', 'none', '-name', 'port-image-verify'];
+  args.push('-machine', boot.machine[options.firmware], ...cpuArguments(options));
+  args.push('-m', String(options.memoryMib ?? 2048), '-smp', String(options.cpus ?? 2));
+  args.push('-sandbox', 'on,obsolete=deny,elevateprivileges=deny');
+  args.push(...(await firmwareArguments(dir, options)));
+  for (const [index, strings] of smbiosArguments(boot.smbios).entries()) {
+    if (index === 0) args.push('-smbios', strings);
+  }
+  args.push(
+    ...socket('console'),
+    '-serial',
+    'chardev:console',
+    ...socket('report'),
+    '-serial',
+    'chardev:report',
+  );
+  args.push(...socket('qmp'), '-mon', 'chardev=qmp,mode=control');
+  args.push('-device', 'virtio-serial-pci', ...socket('agent'));
+  args.push('-device', 'virtserialport,chardev=agent,name=org.qemu.guest_agent.0');
+  args.push('-device', 'virtio-rng-pci', '-device', 'VGA');
+  args.push(...node('disk', path.join(dir, 'disk'), 'qcow2', false), ...diskArguments(boot.disk));
+  if (options.seed !== undefined) {
+    args.push(...node('seed', path.resolve(options.seed), 'raw', true));
+    args.push('-device', `ide-cd,drive=seed,bus=${q35 ? 'ide.1' : 'ide.0'}`);
+  }
+  args.push(
+    '-netdev',
+    userNetwork(options.storePort),
+    '-device',
+    `${boot.nic},netdev=net,mac=52:54:00:12:34:56`,
+  );
+  if (options.directKernel !== undefined) {
+    const { kernel, initrd, append } = options.directKernel;
+    args.push('-kernel', kernel, '-initrd', initrd, '-append', append);
+  }
+  return args;
+}
+
+function cpuArguments(options: MachineOptions): string[] {
+  // Five-level page tables only make software emulation slower; everything else of `max` is what RHEL 9 and newer need.
+  return options.accelerator === 'kvm'
+    ? ['-accel', 'kvm', '-cpu', 'host']
+    : ['-accel', 'tcg,thread=multi,tb-size=512', '-cpu', 'max,la57=off'];
+}
+
+function smbiosArguments(strings: Readonly<Record<string, string>>): string[] {
+  const pairs = Object.entries(strings).map(([key, value]) => `${key}=${qemuValue(value)}`);
+  return pairs.length === 0 ? [] : [`type=1,${pairs.join(',')}`];
+}
+
+async function firmwareArguments(dir: string, options: MachineOptions): Promise<string[]> {
+  if (options.firmware === 'bios') return [];
+  for (const { code, vars } of OVMF_FILES) {
+    if (!(await exists(code)) || !(await exists(vars))) continue;
+    // A copy of the template is NVRAM without boot entries, as on a cloud: only the fallback loader can boot.
+    const own = path.join(dir, 'vars');
+    await copyFile(vars, own);
+    return [
+      '-drive',
+      `if=pflash,unit=0,format=raw,readonly=on,file=${code}`,
+      '-drive',
+      `if=pflash,unit=1,format=raw,file=${qemuValue(own)}`,
+    ];
+  }
+  throw new PortError('PROGRAM_MISSING', 'no UEFI firmware for virtual machines is installed', {
+    hint: 'apt-get install ovmf',
+  });
+}
+
+function diskArguments(bus: BootProfile['disk']): string[] {
+  switch (bus) {
+    case 'virtio-blk':
+      return ['-device', 'virtio-blk-pci,drive=disk,bootindex=1'];
+    case 'virtio-scsi':
+      return ['-device', 'virtio-scsi-pci,id=scsi', '-device', 'scsi-hd,drive=disk,bus=scsi.0,bootindex=1'];
+    case 'nvme':
+      return ['-device', 'nvme,drive=disk,serial=port-image,bootindex=1'];
+    case 'ahci':
+      return ['-device', 'ahci,id=ahci', '-device', 'ide-hd,drive=disk,bus=ahci.0,bootindex=1'];
+    case 'ide':
+      return ['-device', 'ide-hd,drive=disk,bus=ide.1,bootindex=1'];
+  }
+}
+
+/** `restrict=on` cuts the guest from this machine and from the world; the one forward is all that is left. */
+function userNetwork(storePort: number | undefined): string {
+  if (storePort === undefined) return 'user,id=net,restrict=on,ipv6=off';
+  const relay = fileURLToPath(import.meta.url).replace(/qemu-system(\.[a-z]+)$/, 'relay$1');
+  // QEMU splits the command with shell quoting rules but starts it without a shell.
+  const words = [process.execPath, relay, String(storePort)].map((w) => `'${w.replaceAll("'", "'\\''")}'`);
+  return `user,id=net,restrict=on,ipv6=off,guestfwd=tcp:${GUEST_STORE_ADDRESS}:80-cmd:${qemuValue(words.join(' '))}`;
+}
