@@ -1,0 +1,56 @@
+import fc from 'fast-check';
+import { expect, test } from 'vitest';
+import { escapeHtml } from '../../pipeline/report/html.ts';
+import { renderReport } from '../../pipeline/report/page.ts';
+import type { Summary } from '../../pipeline/summary.ts';
+
+const EVIL = '<script>alert(1)</script>"\'&\u001b[31m\u202e';
+
+const summary: Summary = {
+  ok: true,
+  job: '/jobs/x',
+  source: { path: `/img/${EVIL}`, bytes: 1, virtualBytes: 10, sha256Unchanged: true },
+  guest: { distro: EVIL, version: '12', firmware: 'bios', hostname: EVIL },
+  outputs: [
+    {
+      platform: 'openstack',
+      path: '/o/x.qcow2',
+      format: 'qcow2',
+      bytes: 5,
+      virtualBytes: 10,
+      sha256: 'ab',
+      verified: true,
+      verification: [{ name: EVIL, ok: true, detail: EVIL }],
+    },
+  ],
+  dataSets: [{ id: 'x', path: EVIL, bytes: 3, storedBytes: 2, files: 1, manifest: EVIL, store: 'file:/s' }],
+  changes: 1,
+  stages: [{ name: 'strip', seconds: 2 }],
+  applianceLaunches: 1,
+  peakRssBytes: 1,
+  warnings: [EVIL],
+  report: null,
+};
+
+test('hostile strings never become markup, nor reach the terminal of who cats the page', () => {
+  const page = renderReport({
+    summary,
+    facts: undefined,
+    changes: [{ stage: 'strip', path: EVIL, action: 'edit', why: EVIL, before: EVIL, after: EVIL }],
+    screenshots: new Map(),
+    serialTails: new Map([['openstack', EVIL]]),
+  });
+  expect(page).not.toMatch(/<script/i);
+  expect(page).not.toContain('\u001b');
+  expect(page).not.toContain('\u202e');
+  expect(page).toContain("default-src 'none'");
+  expect(page).toContain('verified: 1 checks passed');
+});
+
+test('escaping leaves no markup characters', () => {
+  fc.assert(
+    fc.property(fc.string({ unit: 'binary' }), (text) => {
+      expect(escapeHtml(text)).not.toMatch(/[<>"']|&(?!(amp|lt|gt|quot|#39);)/);
+    }),
+  );
+});
