@@ -17,8 +17,14 @@ export const ContractData = z.object({
   mount: z.string().describe('path in the guest'),
   bytes: z.number(),
   files: z.number(),
-  manifest: z.string().regex(/^sha256:[0-9a-f]{64}$/).describe('digest of manifest.json'),
-  segments: z.string().regex(/^sha256:[0-9a-f]{64}$/).describe('digest of segments.sha256'),
+  manifest: z
+    .string()
+    .regex(/^sha256:[0-9a-f]{64}$/)
+    .describe('digest of manifest.json'),
+  segments: z
+    .string()
+    .regex(/^sha256:[0-9a-f]{64}$/)
+    .describe('digest of segments.sha256'),
   mode: DataMode,
   before: z.array(z.string()).describe('units that must not start without it'),
   credential: z.string().describe('where the provision document gives the URL: data.ID.url'),
@@ -37,7 +43,9 @@ export const Contract = z.object({
     os: z.object({ distro: z.string(), version: z.string() }),
     arch: z.string(),
     firmware: z.array(z.enum(['bios', 'uefi'])),
-    drivers: z.array(z.string()).describe('storage and network modules every boot-menu initramfs holds, or built in'),
+    drivers: z
+      .array(z.string())
+      .describe('storage and network modules every boot-menu initramfs holds, or built in'),
     datasources: z.array(z.string()),
     platforms: z.array(z.string()),
   }),
@@ -85,7 +93,11 @@ export interface ContractInput {
 /** Modules that every boot-menu kernel has in its initramfs or built in, out of those the platforms ask for. */
 export function driversOf(facts: Facts, platforms: readonly Platform[]): string[] {
   const wanted = new Set(
-    platforms.flatMap((p) => [...p.needs.storageModules, ...p.needs.networkModules, ...p.needs.optionalModules]),
+    platforms.flatMap((p) => [
+      ...p.needs.storageModules,
+      ...p.needs.networkModules,
+      ...p.needs.optionalModules,
+    ]),
   );
   const kernels = facts.kernels.filter((k) => k.inBootMenu);
   return [...wanted]
@@ -103,7 +115,12 @@ export function buildContract(input: ContractInput): Contract {
   return {
     contract: 'port-image/1',
     critical: dataSets.length > 0 ? ['data'] : [],
-    image: { id: `${request.name}-${input.version}`, name: request.name, version: input.version, source: 'p2v' },
+    image: {
+      id: `${request.name}-${input.version}`,
+      name: request.name,
+      version: input.version,
+      source: 'p2v',
+    },
     facts: {
       os: { distro: facts.os.distro, version: facts.os.version },
       arch: facts.os.arch,

@@ -54,11 +54,23 @@ export const Entry = z.object({
   uid: z.number().int(),
   gid: z.number().int(),
   size: z.number().int().describe('bytes of a regular file, else 0'),
-  mtimeNs: z.string().regex(/^-?\d+$/).describe('nanoseconds since 1970'),
-  ctimeNs: z.string().regex(/^-?\d+$/).describe('change time at the source; tells whether a later look sees the same'),
+  mtimeNs: z
+    .string()
+    .regex(/^-?\d+$/)
+    .describe('nanoseconds since 1970'),
+  ctimeNs: z
+    .string()
+    .regex(/^-?\d+$/)
+    .describe('change time at the source; tells whether a later look sees the same'),
   sha256: Sha256.optional().describe('of the content with holes read as zeros; regular files only'),
-  link: z.string().optional().describe('base64: target of a symlink, or path of the first name of a hard link'),
-  xattrs: z.record(z.string(), z.string()).optional().describe('values in base64; ACLs as system.posix_acl_*'),
+  link: z
+    .string()
+    .optional()
+    .describe('base64: target of a symlink, or path of the first name of a hard link'),
+  xattrs: z
+    .record(z.string(), z.string())
+    .optional()
+    .describe('values in base64; ACLs as system.posix_acl_*'),
   sparse: z
     .array(z.tuple([z.number().int(), z.number().int()]))
     .optional()

@@ -1,0 +1,287 @@
+/** Writes one walked tree into a store as a data set, reads it back, and only then says it is there. */
+import { createHash } from 'node:crypto';
+import { Readable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import { constants, createZstdCompress } from 'node:zlib';
+import PQueue from 'p-queue';
+import { type Entry, type Manifest, type Segment, segmentDigests, segmentKey } from '../../core/data-set.ts';
+import { PortError } from '../../core/errors.ts';
+import { MIB } from '../../core/sizes.ts';
+import {
+  type ExpectedMember,
+  readManifest,
+  readObject,
+  verifyObject,
+  verifySegment,
+} from '../../drivers/stores/read-back.ts';
+import type { Store } from '../../drivers/stores/store.ts';
+import { isSparse, type Member, memberBytes, writeSegment } from '../../tools/segment-tar.ts';
+import { rangesOf, type TreeContent } from '../../tools/tree-content.ts';
+import type { TreeEntry } from '../../tools/tree-walk.ts';
+
+/** Uncompressed bytes after which a segment is closed. A file is never split, so a segment may be larger. */
+export const SEGMENT_BYTES = 128 * MIB;
+const LANES = 2;
+// Level 3: 250-400 MB/s on one core. ZSTD_c_nbWorkers stays 0: its threads take memory per segment, lanes do not.
+const ZSTD = { chunkSize: 1 << 18, params: { [constants.ZSTD_c_compressionLevel]: 3 } };
+
+const TAR_TYPES: Readonly<Record<TreeEntry['type'], string>> = {
+  file: 'file',
+  dir: 'directory',
+  symlink: 'symlink',
+  link: 'link',
+  fifo: 'fifo',
+  char: 'character-device',
+  block: 'block-device',
+};
+
+/** What to write and where. */
+export interface WriteOptions {
+  store: Store;
+  id: string;
+  /** Absolute path of the tree in the guest. */
+  path: string;
+  entries: readonly TreeEntry[];
+  /** Opens the content; each lane has its own. */
+  openContent: () => Promise<TreeContent>;
+  signal: AbortSignal;
+  segmentBytes?: number;
+  /** Called with bytes of content done (written, then verified: each byte counts twice). */
+  onBytes?: (bytes: number) => void;
+}
+
+/** What was written. */
+export interface WrittenSet {
+  manifest: Manifest;
+  sha256: string;
+}
+
+/** Cuts the tree into segments. The last one completes the folders, after everything was put into them. */
+export function planSegments(
+  entries: readonly TreeEntry[],
+  content: Pick<TreeContent, 'ranges'>,
+  target = SEGMENT_BYTES,
+): Member[][] {
+  const segments: Member[][] = [];
+  let current: Member[] = [];
+  let bytes = 0;
+  for (const entry of entries) {
+    if (entry.path === '') continue;
+    const member: Member = { entry, bare: entry.type === 'dir' };
+    const size = memberBytes(member, content as TreeContent);
+    if (current.length > 0 && bytes + size > target) {
+      segments.push(current);
+      current = [];
+      bytes = 0;
+    }
+    current.push(member);
+    bytes += size;
+  }
+  if (current.length > 0) segments.push(current);
+  const folders = entries.filter((e) => e.type === 'dir').map((entry) => ({ entry, bare: false }));
+  segments.push(folders);
+  return segments;
+}
+
+async function* counted(
+  source: AsyncIterable<Uint8Array>,
+  count: (chunk: Uint8Array) => void,
+): AsyncIterable<Uint8Array> {
+  for await (const chunk of source) {
+    count(chunk);
+    yield chunk;
+  }
+}
+
+interface StoredBytes {
+  bytes: number;
+  sha256: string;
+  plainBytes: number;
+}
+
+/** Compresses a stream into an object. */
+async function putCompressed(
+  store: Store,
+  key: string,
+  source: AsyncIterable<Uint8Array>,
+  producing: Promise<unknown>,
+  signal: AbortSignal,
+): Promise<StoredBytes> {
+  const hash = createHash('sha256');
+  const result: StoredBytes = { bytes: 0, sha256: '', plainBytes: 0 };
+  const zstd = createZstdCompress(ZSTD);
+  const results = await Promise.allSettled([
+    producing,
+    store.put(
+      key,
+      counted(zstd, (chunk) => {
+        hash.update(chunk);
+        result.bytes += chunk.byteLength;
+      }),
+      { signal },
+    ),
+    pipeline(
+      counted(source, (chunk) => {
+        result.plainBytes += chunk.byteLength;
+      }),
+      zstd,
+      { signal },
+    ),
+  ]);
+  signal.throwIfAborted();
+  const errors = results.flatMap((r) => (r.status === 'rejected' ? [r.reason as unknown] : []));
+  // One cause stops all three; the others only report a closed stream.
+  const cause = errors.find((e) => e instanceof PortError && e.code !== 'BUG') ?? errors[0];
+  if (cause !== undefined) throw cause;
+  result.sha256 = hash.digest('hex');
+  const put = results[1];
+  if (put.status === 'fulfilled' && put.value.bytes !== result.bytes) {
+    throw new PortError(
+      'STORE_MISMATCH',
+      `${key}: the store took ${put.value.bytes} of ${result.bytes} bytes`,
+    );
+  }
+  return result;
+}
+
+/** An entry as a line of the manifest's list. */
+export function entryLine(entry: TreeEntry, segment: number, sha256: string | undefined): Entry {
+  const base64 = (text: string) => Buffer.from(text, 'latin1').toString('base64');
+  const ranges = entry.type === 'file' ? rangesOf(entry) : [];
+  return {
+    path: base64(entry.path),
+    type: entry.type,
+    mode: entry.mode,
+    uid: entry.uid,
+    gid: entry.gid,
+    size: entry.size,
+    mtimeNs: String(entry.mtimeNs),
+    ctimeNs: String(entry.ctimeNs),
+    ...(sha256 === undefined ? {} : { sha256 }),
+    ...(entry.link === undefined ? {} : { link: base64(entry.link) }),
+    ...(entry.xattrs === undefined
+      ? {}
+      : { xattrs: Object.fromEntries([...entry.xattrs].map(([k, v]) => [k, v.toString('base64')])) }),
+    ...(entry.type === 'file' && isSparse(ranges, entry.size) ? { sparse: ranges } : {}),
+    ...(entry.device === undefined ? {} : { device: entry.device }),
+    segment,
+  };
+}
+
+/** Writes, reads back and proves every segment, then the list and the manifest. */
+export async function writeDataSet(options: WriteOptions): Promise<WrittenSet> {
+  const { store, id, entries } = options;
+  const abort = new AbortController();
+  const signal = AbortSignal.any([options.signal, abort.signal]);
+  await store.sweep?.(id);
+  const members = planSegments(entries, { ranges: rangesOf }, options.segmentBytes);
+  const segments: Segment[] = [];
+  const digests = new Map<string, string>();
+  const segmentOf = new Map<string, number>();
+  const idle: TreeContent[] = [];
+  const queue = new PQueue({ concurrency: LANES });
+
+  const one = async (list: Member[], index: number) => {
+    const content = idle.pop() ?? (await options.openContent());
+    try {
+      const key = segmentKey(index + 1);
+      const dataBytes = list.reduce((sum, m) => sum + (m.bare ? 0 : m.entry.size), 0);
+      const { out, done } = writeSegment(list, content, signal);
+      const stored = await putCompressed(store, `${id}/${key}`, out, done, signal);
+      options.onBytes?.(dataBytes);
+      const written = await done;
+      const segment: Segment = {
+        key,
+        bytes: stored.bytes,
+        tarBytes: stored.plainBytes,
+        sha256: stored.sha256,
+        entries: list.length,
+      };
+      await verifySegment(store, id, segment, expected(list, written.digests), signal);
+      options.onBytes?.(dataBytes);
+      segments[index] = segment;
+      for (const { entry, bare } of list) if (!bare) segmentOf.set(entry.path, index + 1);
+      for (const [path, sha256] of written.digests) digests.set(path, sha256);
+    } catch (error) {
+      abort.abort();
+      throw error;
+    } finally {
+      idle.push(content);
+    }
+  };
+  // Lanes take the next segment by themselves, so no list of waiting work is held.
+  const results = await Promise.allSettled(members.map((list, i) => queue.add(() => one(list, i))));
+  for (const content of idle) await content.close();
+  options.signal.throwIfAborted();
+  const errors = results.flatMap((r) => (r.status === 'rejected' ? [r.reason as unknown] : []));
+  const cause = errors.find((e) => e instanceof PortError) ?? errors[0];
+  if (cause !== undefined) throw cause;
+
+  const manifest = await putLists(options, segments, segmentOf, digests);
+  return manifest;
+}
+
+function expected(list: readonly Member[], digests: ReadonlyMap<string, string>): ExpectedMember[] {
+  return list.map(({ entry }) => {
+    const sha256 = entry.type === 'file' ? digests.get(entry.path) : undefined;
+    return {
+      path: entry.path,
+      type: TAR_TYPES[entry.type],
+      size: entry.size,
+      ...(sha256 === undefined ? {} : { sha256 }),
+    };
+  });
+}
+
+/** Puts the list of entries and the segments' digests, and last the manifest: without it the set does not exist. */
+async function putLists(
+  options: WriteOptions,
+  segments: Segment[],
+  segmentOf: ReadonlyMap<string, number>,
+  digests: ReadonlyMap<string, string>,
+): Promise<WrittenSet> {
+  const { store, id, entries, signal } = options;
+  const lines = Readable.from(
+    (function* () {
+      for (const entry of entries) {
+        const line = entryLine(entry, segmentOf.get(entry.path) ?? segments.length, digests.get(entry.path));
+        yield Buffer.from(`${JSON.stringify(line)}\n`);
+      }
+    })(),
+  );
+  const entriesKey = 'entries.jsonl.zst';
+  const list = await putCompressed(store, `${id}/${entriesKey}`, lines, Promise.resolve(), signal);
+  await verifyObject(store, `${id}/${entriesKey}`, list, signal);
+  const sums = Buffer.from(segmentDigests(segments));
+  await store.put(`${id}/segments.sha256`, Readable.from([sums]), { bytes: sums.length, signal });
+  const files = entries.filter((e) => e.type === 'file');
+  const manifest: Manifest = {
+    schema: 'port-image/data-set/1',
+    id,
+    path: options.path,
+    bytes: files.reduce((sum, e) => sum + e.size, 0),
+    allocatedBytes: entries.reduce((sum, e) => sum + e.allocatedBytes, 0),
+    files: files.length,
+    entryCount: entries.length,
+    entries: { key: entriesKey, bytes: list.bytes, sha256: list.sha256 },
+    compression: 'zstd',
+    segments,
+    segmentsSha256: createHash('sha256').update(sums).digest('hex'),
+  };
+  const body = Buffer.from(`${JSON.stringify(manifest, null, 2)}\n`);
+  await store.put(`${id}/manifest.json`, Readable.from([body]), { bytes: body.length, signal });
+  const back = await readManifest(store, id, createHash('sha256').update(body).digest('hex'));
+  const sumsBack = await readObject(store, `${id}/segments.sha256`);
+  if (!sumsBack.equals(sums))
+    throw new PortError('STORE_MISMATCH', `${id}/segments.sha256 came back different`);
+  await removeOthers(store, id, segments);
+  return { manifest, sha256: back.sha256 };
+}
+
+/** Removes segments of an earlier, larger attempt at the same set. */
+async function removeOthers(store: Store, id: string, segments: readonly Segment[]): Promise<void> {
+  const ours = new Set(segments.map((s) => `${id}/${s.key}`));
+  for await (const object of store.list(`${id}/segments/`)) {
+    if (!ours.has(object.key)) await store.remove(object.key);
+  }
+}
