@@ -3,6 +3,7 @@ import { PortError } from '../../core/errors.ts';
 import type { SourceFormat } from '../../core/request.ts';
 import { roundUp } from '../../core/sizes.ts';
 import { inspectContent } from './content.ts';
+import type { HeaderFacts } from './facts.ts';
 import { type OpenedSource, openSource } from './open.ts';
 import { inspectQcow2 } from './qcow2.ts';
 import type { ByteSource } from './reader.ts';
@@ -15,11 +16,6 @@ import { inspectVmdk } from './vmdk.ts';
 
 export { CONTENT_BYTES, type ContentKind, inspectContent } from './content.ts';
 export { type ByteSource, bufferSource } from './reader.ts';
-
-/** What a header parser finds. */
-export interface HeaderFacts {
-  virtualBytes: number;
-}
 
 /** What is known about a source before any other program opened it. */
 export interface ImageFile extends HeaderFacts {

@@ -17,6 +17,12 @@ export const MAX_READ_BYTES = 1024 * 1024;
 /** Largest disk we believe in: 64 TiB, what Hyper-V and VMware stop at; a header that says more is an attack. */
 export const MAX_VIRTUAL_BYTES = 64 * 1024 ** 4;
 
+/**
+ * Most second-level tables one image may have. Each costs a read of some 20 µs; at usual sizes (64 KiB clusters,
+ * 512 grains of 64 KiB) a tenth of them describes the largest disk.
+ */
+export const MAX_TABLES = 1024 * 1024;
+
 /** A ByteSource over an open file. */
 export function fileSource(handle: fs.FileHandle, name: string, sizeBytes: number): ByteSource {
   return {
