@@ -1,0 +1,68 @@
+/** Installed packages of the Debian family, and agents other platforms left. */
+import type { Facts } from '../../core/facts.ts';
+import type { Bundle } from './bundle.ts';
+
+/** Reads /var/lib/dpkg/status; only packages whose files are installed. */
+export function parseDpkgStatus(text: string): Facts['packages'] {
+  return text.split(/\n\n+/).flatMap((paragraph) => {
+    const field = (name: string) => new RegExp(`^${name}: *(.*)$`, 'm').exec(paragraph)?.[1]?.trim() ?? '';
+    const name = field('Package');
+    const state = field('Status').split(' ')[2] ?? '';
+    if (
+      name === '' ||
+      !['installed', 'half-configured', 'triggers-pending', 'triggers-awaited', 'unpacked'].includes(state)
+    ) {
+      return [];
+    }
+    return [{ name, version: field('Version'), architecture: field('Architecture') }];
+  });
+}
+
+/** Packages that belong to a platform, by name. */
+const AGENT_PACKAGES: readonly { platform: string; names: RegExp }[] = [
+  {
+    platform: 'vmware',
+    names: /^(open-vm-tools(-.*)?|vmware-tools-.*|kmod-vmware-tools.*|open-vm-tools-dkms)$/,
+  },
+  { platform: 'virtualbox', names: /^(virtualbox-guest-.*|virtualbox-ose-guest-.*)$/ },
+  { platform: 'xen', names: /^xe-guest-utilities.*$/ },
+  {
+    platform: 'azure',
+    names: /^(waagent|walinuxagent|WALinuxAgent.*|hyperv-daemons|linux-cloud-tools-azure)$/,
+  },
+  { platform: 'aws', names: /^(amazon-ssm-agent|amazon-ec2-utils|ec2-.*|amazon-efs-utils)$/ },
+  { platform: 'gcp', names: /^(google-(guest-agent|compute-engine.*|osconfig-agent|guest-.*)|gce-.*)$/ },
+  { platform: 'qemu', names: /^qemu-guest-agent$/ },
+  { platform: 'any', names: /^cloud-init$/ },
+];
+
+/** Programs installed without a package, by path. */
+const AGENT_PATHS: Readonly<Record<string, string>> = {
+  '/usr/bin/VBoxClient': 'virtualbox',
+  '/usr/sbin/VBoxService': 'virtualbox',
+  '/usr/bin/vmware-uninstall-tools.pl': 'vmware',
+  '/usr/bin/vmtoolsd': 'vmware',
+  '/usr/sbin/waagent': 'azure',
+  '/usr/sbin/xe-daemon': 'xen',
+  '/usr/bin/google_guest_agent': 'gcp',
+  '/usr/bin/amazon-ssm-agent': 'aws',
+  '/usr/lib/parallels-tools/install': 'parallels',
+  '/usr/sbin/qemu-ga': 'qemu',
+  '/usr/bin/cloud-init': 'any',
+};
+
+/** Agents of platforms; one found by package is not named a second time by its path. */
+export function agentFacts(bundle: Bundle, packages: Facts['packages']): Facts['agents'] {
+  const agents: Facts['agents'] = packages.flatMap((p) =>
+    AGENT_PACKAGES.filter((a) => a.names.test(p.name)).map((a) => ({
+      platform: a.platform,
+      package: p.name,
+    })),
+  );
+  for (const path of bundle.records('agents')) {
+    const platform = AGENT_PATHS[path];
+    if (platform !== undefined && !agents.some((a) => a.platform === platform))
+      agents.push({ platform, path });
+  }
+  return agents;
+}

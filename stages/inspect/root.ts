@@ -1,0 +1,194 @@
+/** Which system on the disks is to be converted, where its file systems are mounted, and what must be refused. */
+import { PortError } from '../../core/errors.ts';
+import type { Facts } from '../../core/facts.ts';
+import { printable } from '../../core/text.ts';
+import { deviceResolver, parseFstab } from './fstab.ts';
+import { parseOsRelease } from './os.ts';
+import type { Look, Probe } from './probe.ts';
+
+/** A system found. */
+export interface System {
+  look: Look;
+  /** os-release, or {} when the system has none. */
+  release: Record<string, string>;
+  title: string;
+}
+
+const PLANNED =
+  'Debian, Ubuntu and their derivatives are supported now; RHEL, SUSE, Alpine and Arch families are planned';
+
+function shells(look: Look): boolean {
+  return look.has.has('bin/sh') || look.has.has('usr/bin/sh');
+}
+
+/** Installed Linux systems, one per device: of btrfs subvolumes the one fstab means. */
+export function findSystems(probe: Probe): System[] {
+  const systems = probe.looks.flatMap((look) => {
+    if (!shells(look)) return [];
+    const text = look.texts.get('etc/os-release') ?? look.texts.get('usr/lib/os-release');
+    const old = [...look.has].find((p) => /^etc\/(.*-release|debian_version)$/.test(p));
+    if (text === undefined && old === undefined) return [];
+    const release = parseOsRelease(text ?? '');
+    // An image of a rescue system or a chroot has no fstab; a real root has one or an init.
+    const init = look.has.has('sbin/init') || look.has.has('usr/lib/systemd/systemd');
+    if (!init && !look.texts.has('etc/fstab')) return [];
+    return [{ look, release, title: release.PRETTY_NAME ?? release.NAME ?? old ?? 'Linux' }];
+  });
+  const devices = [...new Set(systems.map((s) => s.look.device))];
+  return devices.flatMap((device) => {
+    const here = systems.filter((s) => s.look.device === device);
+    const chosen = here.length === 1 ? here[0] : subvolumeRoot(probe, device, here);
+    return chosen === undefined ? [] : [chosen];
+  });
+}
+
+/** Snapshots hold whole systems too: the root is the subvolume its own fstab mounts at /, else the default one. */
+function subvolumeRoot(probe: Probe, device: string, systems: readonly System[]): System | undefined {
+  const own = systems.filter(({ look }) => {
+    const entry = parseFstab(look.texts.get('etc/fstab') ?? '').find((e) => e.path === '/');
+    const wanted = entry?.options.find((o) => o.startsWith('subvol='))?.slice('subvol='.length);
+    return wanted !== undefined && wanted.replace(/^\/+/, '') === (look.subvolume ?? '');
+  });
+  if (own.length > 0) return own[0];
+  const path = /\bpath (.+)$/m.exec(probe.defaultSubvolume.get(device) ?? '')?.[1];
+  const usual = systems.find((s) => s.look.subvolume === (path ?? '@'));
+  return usual ?? systems.find((s) => s.look.subvolume === undefined) ?? systems[0];
+}
+
+function refuseNothingFound(probe: Probe): never {
+  for (const [device, fields] of probe.contents) {
+    const type = fields.get('TYPE') ?? '';
+    if (type === 'crypto_LUKS' || type === 'BitLocker' || type === 'crypto_BitLocker') {
+      throw new PortError(
+        'ENCRYPTED',
+        `${device} is encrypted (${type === 'crypto_LUKS' ? 'LUKS' : 'BitLocker'})`,
+        {
+          hint: 'keys are not supported yet: convert from a disk that is decrypted',
+        },
+      );
+    }
+  }
+  const windows = probe.looks.find(
+    (l) => l.has.has('Windows/System32') || l.has.has('WINDOWS/system32') || l.has.has('bootmgr'),
+  );
+  if (windows !== undefined) {
+    throw new PortError('UNSUPPORTED_OS', `${windows.device} holds Windows, which cannot be converted yet`, {
+      hint: 'planned: virtio drivers, cloudbase-init and sysprep for Windows Server 2016 and later',
+    });
+  }
+  const failed = [...probe.failed].map(([d, why]) => `${d}: ${printable(why.trim())}`).join('; ');
+  if (failed !== '') {
+    throw new PortError(
+      'DAMAGED',
+      `no operating system found, and these file systems cannot be mounted: ${failed}`,
+    );
+  }
+  throw new PortError('NO_OS', 'no operating system found on the disk', {
+    hint: `looked into: ${probe.looks.map((l) => l.device).join(', ') || 'no file system found'}`,
+  });
+}
+
+/** Refuses what no choice of root can heal. Throws DAMAGED, HIBERNATED. */
+export function refuseBroken(probe: Probe): void {
+  for (const group of probe.volumeGroups) {
+    if (group.missing > 0) {
+      throw new PortError(
+        'DAMAGED',
+        `volume group ${printable(group.name)} misses ${group.missing} of its physical volumes`,
+        { hint: 'the system spans several disks; converting from several disks is not supported yet' },
+      );
+    }
+  }
+  for (const [device, fields] of probe.contents) {
+    if (fields.get('TYPE') === 'swsuspend') {
+      throw new PortError('HIBERNATED', `${device} holds the memory of a hibernated system`, {
+        hint: 'start the server, shut it down cleanly and capture it again',
+      });
+    }
+  }
+  for (const [device, head] of probe.hiberfil) {
+    if (/^(hibr|wake|rstr)$/i.test(head)) {
+      throw new PortError(
+        'HIBERNATED',
+        `${device}: Windows is hibernated or was shut down with fast startup`,
+        {
+          hint: 'start it, disable fast startup, and shut it down with: shutdown /s /t 0',
+        },
+      );
+    }
+  }
+}
+
+/** Chooses the system. `wanted` is the user's --root. Throws NO_OS, SEVERAL_OS, ENCRYPTED, UNSUPPORTED_OS, DAMAGED. */
+export function chooseRoot(probe: Probe, wanted: string | undefined): System {
+  const systems = findSystems(probe);
+  const lines = systems.map((s) => `${s.look.device} (${printable(s.title)})`).join(', ');
+  if (wanted !== undefined) {
+    const alias = probe.volumeGroups
+      .flatMap((g) => g.logicalVolumes.map((l) => ({ name: `/dev/${g.name}/${l.name}`, device: l.device })))
+      .find((l) => l.name === wanted)?.device;
+    const found = systems.find((s) => s.look.device === (alias ?? wanted));
+    if (found !== undefined) return found;
+    throw new PortError('NO_OS', `no system on ${printable(wanted)}`, {
+      hint: lines === '' ? 'no system was found on the disk at all' : `found: ${lines}`,
+    });
+  }
+  const windows = probe.looks.find((l) => l.has.has('Windows/System32') || l.has.has('WINDOWS/system32'));
+  if (systems.length > 1 || (systems.length === 1 && windows !== undefined)) {
+    const all = windows === undefined ? lines : `${lines}, ${windows.device} (Windows)`;
+    throw new PortError('SEVERAL_OS', `several systems on the disk: ${all}`, {
+      hint: 'name the one to convert with --root DEVICE',
+    });
+  }
+  return systems[0] ?? refuseNothingFound(probe);
+}
+
+/** Family of a distribution, from ID and ID_LIKE. Throws UNSUPPORTED_OS for families that are not there yet. */
+export function familyOf(release: Record<string, string>): string {
+  const ids = [release.ID ?? '', ...(release.ID_LIKE ?? '').split(/\s+/)];
+  if (ids.some((id) => id === 'debian' || id === 'ubuntu')) return 'debian';
+  const name = release.PRETTY_NAME ?? release.NAME ?? release.ID ?? 'this system';
+  throw new PortError('UNSUPPORTED_OS', `${printable(name)} cannot be converted yet`, { hint: PLANNED });
+}
+
+/** What fstab wants mounted, as far as it is on these disks. Returns warnings for what is not. */
+export function planMounts(probe: Probe, system: System): { mounts: Facts['mounts']; warnings: string[] } {
+  const { device, subvolume, texts } = system.look;
+  const entries = parseFstab(texts.get('etc/fstab') ?? '');
+  const resolve = deviceResolver(probe, entries, device);
+  const mounts: Facts['mounts'] = [
+    { path: '/', device, ...(subvolume === undefined ? {} : { options: `subvol=${subvolume}` }) },
+  ];
+  const warnings: string[] = [];
+  for (const entry of entries) {
+    const path = entry.path.replace(/(.)\/+$/, '$1');
+    if (!path.startsWith('/') || path === '/' || mounts.some((m) => m.path === path)) continue;
+    if (path.split('/').includes('..') || /^\/(proc|sys|dev|run|tmp)(\/|$)/.test(path)) continue;
+    const found = resolve(entry.spec);
+    if (found === undefined) {
+      const optional = entry.options.some((o) => ['noauto', 'nofail', 'user', 'users'].includes(o));
+      if (!optional && /^(UUID|LABEL|PARTUUID|PARTLABEL)=|^\/dev\//.test(entry.spec)) {
+        warnings.push(`fstab mounts ${printable(entry.spec)} at ${printable(path)}; it is not on this disk`);
+      }
+      continue;
+    }
+    const type = probe.contents.get(found)?.get('TYPE');
+    if (type === 'crypto_LUKS') {
+      throw new PortError('ENCRYPTED', `${found}, mounted at ${printable(path)}, is encrypted (LUKS)`, {
+        hint: 'keys are not supported yet: convert from a disk that is decrypted',
+      });
+    }
+    const why = probe.failed.get(found);
+    if (why !== undefined) {
+      throw new PortError(
+        'DAMAGED',
+        `${found}, mounted at ${printable(path)}, is damaged: ${printable(why.trim())}`,
+      );
+    }
+    if (!probe.space.has(found)) continue;
+    const sub = entry.options.find((o) => o.startsWith('subvol='));
+    mounts.push({ path, device: found, ...(sub === undefined ? {} : { options: sub }) });
+  }
+  mounts.sort((a, b) => a.path.length - b.path.length || (a.path < b.path ? -1 : 1));
+  return { mounts, warnings };
+}
