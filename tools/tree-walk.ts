@@ -88,7 +88,7 @@ async function* fields(file: string): AsyncIterable<string> {
 const lines = (file: string): AsyncIterable<string> =>
   createInterface({ input: createReadStream(file, { encoding: 'latin1' }), crlfDelay: 0 });
 
-function unescape(name: string): string {
+function octalUnescape(name: string): string {
   return name.replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8)));
 }
 
@@ -103,11 +103,11 @@ export async function parseXattrs(
   for await (const line of source) {
     if (line.startsWith('# file: ')) {
       current = new Map();
-      files.set(relative(unescape(line.slice(8))), current);
+      files.set(relative(octalUnescape(line.slice(8))), current);
     } else if (line !== '' && current !== undefined) {
       // A name cannot hold a raw `=`: getfattr escapes it. No `=` at all means an empty value.
       const at = line.indexOf('=');
-      const name = unescape(at === -1 ? line : line.slice(0, at));
+      const name = octalUnescape(at === -1 ? line : line.slice(0, at));
       current.set(name, Buffer.from(at === -1 ? '' : line.slice(at + 3), 'hex'));
     }
   }
