@@ -86,7 +86,7 @@ export const stage: Stage<GuestDriversPlan, GuestDriversResult> = {
       ctx.progress({ text: `removing ${plan.remove.join(', ')}` });
       await family.removePackages(ctx.guest, plan.remove);
     }
-    const now = await makePlan(ctx, () => {});
+    const now = await makePlan(ctx, (text) => ctx.warn(text));
     await applyEdits(ctx, now.edits);
     await copyFallbackLoader(ctx, plan.loaders);
     recordRest(ctx, plan);

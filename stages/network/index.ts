@@ -9,7 +9,7 @@ import type { FileEdit } from '../../families/family.ts';
 import { CLOUD_CONFIG, cloudConfig, dhcpEdit, dhcpFile } from './dhcp.ts';
 import { checkNics, keepEdits } from './keep.ts';
 import { type NetworkData, networkData } from './network-data.ts';
-import { configurationFiles, isPhysical, primarySystem } from './paths.ts';
+import { configurationFiles, isPhysical, primarySystem, RECORD_DIR } from './paths.ts';
 import { pinEdits } from './pins.ts';
 import { setAside } from './set-aside.ts';
 import { leftovers, resolverWarning } from './warnings.ts';
@@ -69,9 +69,9 @@ async function dhcpEdits(ctx: StageContext, warn: (text: string) => void): Promi
 
 async function netplanRenderer(ctx: StageContext, files: readonly string[]): Promise<string | undefined> {
   for (const file of files.filter((f) => f.startsWith('/etc/netplan/'))) {
-    const match = /^\s*renderer:\s*["']?(networkd|NetworkManager)\b/m.exec(
-      (await ctx.guest.readText(file)) ?? '',
-    );
+    const { guest } = ctx;
+    const text = (await guest.readText(file)) ?? (await guest.readText(`${RECORD_DIR}${file}`)) ?? '';
+    const match = /^\s*renderer:\s*["']?(networkd|NetworkManager)\b/m.exec(text);
     if (match !== null) return match[1];
   }
   return undefined;
@@ -122,7 +122,7 @@ export const stage: Stage<NetworkPlan, NetworkResult> = {
         hint: 'install isc-dhcp-client in the guest, or convert with --network keep',
       });
     }
-    const now = await makePlan(ctx, () => {});
+    const now = await makePlan(ctx, (text) => ctx.warn(text));
     await applyEdits(ctx, now.edits);
     await makeDir(ctx.paths.out);
     const networkDataFile = path.join(ctx.paths.out, 'network_data.json');
