@@ -1,0 +1,81 @@
+/** Runs the user's own virt-customize commands, as one extra step on the finished disk. */
+import * as fs from 'node:fs/promises';
+import * as path from 'node:path';
+import * as z from 'zod';
+import { PortError } from '../../core/errors.ts';
+import { fsyncPath, renameDurable, sha256File, temporaryName } from '../../core/files.ts';
+import type { Stage } from '../../core/stage.ts';
+import { libguestfsEnvironment, probeKvm } from '../../tools/kvm.ts';
+import { createOverlay } from '../../tools/qemu-img.ts';
+import { customize, readCommandFile } from '../../tools/virt-customize.ts';
+
+/** What the stage intends. */
+export interface CustomizePlan {
+  file: string;
+  sha256: string;
+  commands: number;
+}
+
+/** What the stage leaves in the journal. */
+export interface CustomizeResult {
+  /** Host path of the customised work disk (qcow2 on top of the work disk); what is encoded from here on. */
+  disk: string;
+  sha256: string;
+}
+
+/** The customised disk of a job: beside the work disk, which stays as it was. */
+export function customizedDisk(work: string): string {
+  return path.join(path.dirname(work), 'work.customized.qcow2');
+}
+
+/** The stage. */
+export const stage: Stage<CustomizePlan | undefined, CustomizeResult | undefined> = {
+  name: 'customize',
+  summary: 'run the commands of --customize FILE on the finished disk',
+  needs: ['inspect'],
+  inGuest: false,
+  Options: z.object({ customize: z.string().optional() }),
+  async plan(ctx) {
+    const file = ctx.request.customize;
+    if (file === undefined) return undefined;
+    const commands = await readCommandFile(file);
+    for (const command of commands) {
+      // Arguments may hold passwords: only the name and the line are shown.
+      ctx.change({
+        path: `${path.basename(file)}:${command.line}`,
+        action: 'edit',
+        why: `customisation: ${command.name}`,
+      });
+    }
+    return { file, sha256: await sha256File(file, ctx.signal), commands: commands.length };
+  },
+  async run(ctx, plan) {
+    if (plan === undefined) return undefined;
+    const commands = await readCommandFile(plan.file);
+    if ((await sha256File(plan.file, ctx.signal)) !== plan.sha256)
+      throw new PortError('CONFIG', `${plan.file} changed since it was checked`);
+    const disk = customizedDisk(ctx.paths.work);
+    const temporary = temporaryName(disk);
+    ctx.progress({ text: `virt-customize, ${commands.length} commands` });
+    try {
+      await createOverlay({ path: ctx.paths.work, format: 'qcow2' }, temporary, {
+        signal: ctx.signal,
+        log: ctx.log,
+      });
+      const env = libguestfsEnvironment(await probeKvm());
+      await customize({ overlays: [temporary], file: plan.file, env, signal: ctx.signal, log: ctx.log });
+      await fsyncPath(temporary);
+      await renameDurable(temporary, disk);
+    } finally {
+      await fs.rm(temporary, { force: true });
+    }
+    for (const command of commands) {
+      ctx.change({
+        path: `${path.basename(plan.file)}:${command.line}`,
+        action: 'edit',
+        why: `customisation: ${command.name}`,
+      });
+    }
+    return { disk, sha256: plan.sha256 };
+  },
+};
