@@ -18,7 +18,7 @@ import { osFacts, userFacts } from './os.ts';
 import { agentFacts, parseDpkgStatus } from './packages.ts';
 import { type Probe, parseProbe } from './probe.ts';
 import { chooseRoot, familyOf, planMounts, refuseBroken } from './root.ts';
-import { CLEAN, COLLECT, COUNT, PROBE } from './scripts.ts';
+import { COLLECT, COUNT, PROBE } from './scripts.ts';
 import { serviceFacts } from './services.ts';
 import { diskFacts, filesystemFacts, firmwareOf, volumeGroupFacts } from './storage.ts';
 
@@ -119,17 +119,14 @@ export async function inspectGuest(ctx: InspectContext): Promise<Facts> {
   ctx.progress({ text: 'listing initramfs contents' });
   const kernels = await listKernelInitramfs(guest, found, ctx.tmpDir, ctx.signal, (text) => ctx.warn(text));
   const candidates = findCandidates(bundle, users, services);
-  if (candidates.length > 0) {
-    const counts = await guest.appliance(
-      COUNT,
-      candidates.map((c) => c.path),
-    );
-    for (const [i, line] of counts.trim().split('\n').entries()) {
-      const candidate = candidates[i];
-      if (candidate !== undefined) candidate.files = Number(line);
-    }
+  const counts = await guest.appliance(
+    COUNT,
+    candidates.map((c) => c.path),
+  );
+  for (const [i, line] of counts.trim().split('\n').entries()) {
+    const candidate = candidates[i];
+    if (candidate !== undefined) candidate.files = Number(line);
   }
-  await guest.appliance(CLEAN);
   return Facts.parse({
     schema: 'port-image/facts/1',
     disks,

@@ -12,7 +12,7 @@ m=/tmp/port-image-probe
 mkdir -p "$m"
 own=$(mountpoint -d /)
 record() { printf '%s\\t' "$@"; }
-encoded() { base64 -w0; printf '\\n'; }
+encoded() { base64 -w0; echo; }
 # libguestfs numbers disks by this order; the kernel's letters may differ from run to run
 for p in /dev/disk/by-path/*; do
   case $p in *-part*) continue ;; esac
@@ -24,11 +24,12 @@ for b in /sys/class/block/*; do
   dev= size= start= part= dm=
   read -r dev < "$b/dev"
   read -r size < "$b/size"
-  [ "$dev" = "$own" ] && continue
+  [ "$dev" = "$own" ] && { own=/dev/$n; continue; }
   [ -r "$b/start" ] && read -r start < "$b/start"
   [ -r "$b/partition" ] && read -r part < "$b/partition"
   [ -r "$b/dm/name" ] && read -r dm < "$b/dm/name"
-  record block "$n" "$dev" "$size" "\${start:--}" "\${part:--}"; printf %s "$dm" | encoded
+  record block "$n" "$dev" "$size" "\${start:--}" "\${part:--}"
+  if [ -n "$dm" ]; then printf %s "$dm" | encoded; else echo; fi
   case $n in
   sd*|vd*|hd*) [ -z "$part" ] && { record table "$n"; sfdisk --json "/dev/$n" 2>/dev/null | encoded; } ;;
   esac
@@ -39,15 +40,16 @@ record lvm; lvm fullreport --reportformat json --units b --nosuffix \\
   --configreport pv -o pv_name --configreport lv -o lv_name,lv_size,lv_dm_path \\
   --configreport pvseg -o pvseg_start --configreport seg -o segtype 2>/dev/null | encoded
 record md; head -c 4096 /proc/mdstat 2>/dev/null | encoded
+# shows a file that is no link and lies below the root that is looked at; builtins only, as processes are dear
 show() {
-  f=$(readlink -f -- "$r/$2") || return 0
-  case $f in "$m"/*) ;; *) return 0 ;; esac
-  [ -f "$f" ] || return 0
+  f=$r/$2
+  [ -f "$f" ] && [ ! -L "$f" ] || return 1
+  cd -P "\${f%/*}" 2>/dev/null && d=$PWD && cd / || return 1
+  case $d/ in "$m"/*) ;; *) return 1 ;; esac
   record file "$id" "$1" "$2"; head -c "$3" -- "$f" | encoded
 }
 look() {
-  show text etc/os-release 4096
-  show text usr/lib/os-release 4096
+  show text usr/lib/os-release 4096 || show text etc/os-release 4096
   show text etc/fstab 65536
   for p in bin/sh usr/bin/sh sbin/init usr/lib/systemd/systemd Windows/System32 WINDOWS/system32 bootmgr EFI grub/grub.cfg boot/grub/grub.cfg \\
     etc/redhat-release etc/SuSE-release etc/alpine-release etc/arch-release etc/gentoo-release etc/debian_version var/lib/dpkg/status; do
@@ -58,13 +60,10 @@ look() {
 probe() {
   id=$1 r=$m
   case $2 in
-  ext2|ext3|ext4) record ext "$1"; dumpe2fs -h "$1" 2>/dev/null | head -c 8192 | encoded ;;
+  ext2|ext3|ext4) record ext "$1"; dumpe2fs -h "$1" 2>/dev/null | grep -aE '^Filesystem (features|state):' | encoded ;;
   esac
-  case $2 in
-  ext2|ext3|ext4) how=ro ;;
-  xfs) how=ro,nouuid ;;
-  *) how=ro ;;
-  esac
+  how=ro
+  [ "$2" = xfs ] && how=ro,nouuid
   case $2 in
   ntfs) why=$(ntfs-3g -o ro "$1" "$m" 2>&1) ;;
   *) why=$(mount -t "$2" -o "$how" "$1" "$m" 2>&1) ;;
@@ -94,7 +93,7 @@ while IFS= read -r line; do
   DEVNAME=*) d=\${line#*=} ;;
   TYPE=*) t=\${line#*=} ;;
   '')
-    if [ -b "$d" ] && [ "$(mountpoint -x "$d" 2>/dev/null)" != "$own" ]; then
+    if [ -b "$d" ] && [ "$d" != "$own" ]; then
       case $t in
       ext2|ext3|ext4|xfs|btrfs|vfat|ntfs|f2fs|jfs|reiserfs|iso9660|exfat|ufs) probe "$d" "$t" ;;
       esac
@@ -116,7 +115,7 @@ s=/sysroot
 x=$s/run/port-image/inspect
 rm -rf "$x"; mkdir -p "$x/@lists"
 cd "$s" || exit 1
-inside() { d=$(cd -P "$s/$1" 2>/dev/null && pwd -P) || return 1; case $d in "$s"/*) ;; *) return 1 ;; esac; }
+inside() { cd -P "$s/$1" 2>/dev/null || return 1; d=$PWD; cd "$s"; case $d in "$s"/*) ;; *) return 1 ;; esac; }
 kept() { case $1 in */*) inside "\${1%/*}" || return 1 ;; esac; [ -e "$s/$1" ] || [ -L "$s/$1" ]; }
 if [ -L lib ]; then libs=usr/lib; else libs='lib usr/lib'; fi
 set --
@@ -148,7 +147,7 @@ set --
 for t in srv opt home var/www var/lib var/backups; do inside "$t" && set -- "$@" "$t"; done
 { [ $# -gt 0 ] && du -B1 -0 -d 2 -- "$@"; inside var/log && du -B1 -0 -a -d 2 -- var/log; } > "$x/@lists/sizes" 2>/dev/null
 if inside var/lib/dpkg/info; then
-  (cd -P var/lib/dpkg/info && grep -haE '^/(srv|opt|home|var/www|var/lib|var/backups|var/log)/.' -- *.list 2>/dev/null) |
+  (cd var/lib/dpkg/info && grep -haE '^/(srv|opt|home|var/www|var/lib|var/backups|var/log)/.' -- *.list 2>/dev/null) |
     while IFS= read -r p; do
       [ -d "$s$p" ] && [ ! -L "$s$p" ] || printf '%s\\0' "$p"
     done | head -c 16777216 > "$x/@lists/owned"
@@ -162,10 +161,8 @@ size=$(stat -c %s "$x/bundle.tar")
 printf '%s\\n' "$size"
 `;
 
-/** For each argument, a folder of the guest: how many non-folders are in it; one line each. */
+/** For each argument, a path of the guest: how many files are in it, one line each. Removes what COLLECT left. */
 export const COUNT = `
 for p; do find "/sysroot$p" ! -type d -printf . 2>/dev/null | wc -c; done
+rm -rf /sysroot/run/port-image/inspect
 `;
-
-/** Removes what COLLECT left. */
-export const CLEAN = 'rm -rf /sysroot/run/port-image/inspect';

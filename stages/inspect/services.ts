@@ -75,7 +75,7 @@ export function serviceFacts(bundle: Bundle): Service[] {
   }
   for (const name of sysvServices(bundle)) {
     const unit = `${name}.service`;
-    const masked = bundle.link(`${ADMIN}/${unit}`) === '/dev/null';
+    const masked = [ADMIN, ...VENDOR].some((dir) => bundle.link(`${dir}/${unit}`) === '/dev/null');
     if (!masked && unitFile(bundle, unit) === undefined) enabled.add(unit);
   }
   for (const unit of [...enabled]) {

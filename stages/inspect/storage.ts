@@ -5,6 +5,8 @@ import { BIOS_BOOT_TYPE, ESP_TYPE } from '../../tools/sfdisk.ts';
 import type { BlockDevice, Probe } from './probe.ts';
 
 const DEPTH = 16;
+/** Content that is part of something else. */
+const MEMBERS = new Set(['LVM2_member', 'linux_raid_member']);
 
 /** `sda` is disk 0. */
 function diskIndex(device: string): number | undefined {
@@ -105,12 +107,12 @@ function isDirty(probe: Probe, block: BlockDevice, type: string): boolean | unde
   return probe.recovery.includes(`XFS (${block.kernelName}): Starting recovery`);
 }
 
-/** File systems, swap, and other content blkid knows, by device. */
+/** File systems, swap and encrypted volumes. */
 export function filesystemFacts(probe: Probe): Filesystem[] {
   return [...probe.contents].flatMap(([device, fields]) => {
     const type = fields.get('TYPE');
     const block = probe.blocks.find((b) => b.device === device);
-    if (type === undefined || block === undefined) return [];
+    if (type === undefined || block === undefined || MEMBERS.has(type)) return [];
     const space = probe.space.get(device);
     const map = extentsOf(probe, device);
     const dirty = isDirty(probe, block, type);
