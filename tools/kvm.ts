@@ -90,6 +90,7 @@ async function runRom(accelerator: string, rom: string, signal?: AbortSignal): P
     if (end === 'late')
       return { usable: false, reason: `a test guest did not get to its end in ${PROBE_MS / 1000} s` };
     if (end === 'internal') {
+      await machine.stop(); // The cause stands in the lines after the sign.
       const kind = machine.stderr().match(/emulation failure/)?.[0] ?? 'see dmesg';
       return { usable: false, reason: `a test guest stopped with "KVM internal error": ${kind}` };
     }

@@ -1,7 +1,6 @@
 /** qemu-system-x86_64: a throw-away virtual machine that can reach one port of ours and nothing else. */
 import { createWriteStream } from 'node:fs';
 import { copyFile, mkdtemp, rm } from 'node:fs/promises';
-import type { Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import * as path from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -38,8 +37,10 @@ export interface MachineOptions {
   memoryMib?: number;
   /** ISO with the metadata, put into a CD drive. */
   seed?: string;
-  /** Port on 127.0.0.1 the guest may reach at http://GUEST_STORE_ADDRESS/. */
-  storePort?: number;
+  /** Unix socket of an HTTP server the guest may reach at http://GUEST_STORE_ADDRESS/. */
+  storeSocket?: string;
+  /** Folder for the overlay; default a temporary one. `stop` removes it. */
+  scratch?: string;
   /** File that receives the first serial port. */
   consoleLog: string;
   /** Called for each line on the second serial port. */
@@ -56,6 +57,8 @@ export interface MachineOptions {
 
 /** A running machine. */
 export interface Machine {
+  /** True when the guest's DHCP names a gateway (see userNetwork). */
+  readonly hasGateway: boolean;
   readonly exited: Background['exited'];
   readonly qmp: JsonRequests;
   /** Talks to the guest agent on its virtio port. */
@@ -73,11 +76,13 @@ export function qemuValue(text: string): string {
 
 /** Starts a machine. Nothing of it outlives this process. Throws PROGRAM_MISSING, PROGRAM_FAILED, HOST_IO. */
 export async function startMachine(options: MachineOptions): Promise<Machine> {
-  const dir = await mkdtemp(path.join(socketRoot(), 'port-image-vm-'));
+  const dir = await mkdtemp(path.join(shortTmpdir(), 'port-image-vm-'));
   const listeners: UnixListener[] = [];
   let child: Background | undefined;
+  const overlay = path.join(options.scratch ?? dir, `vm-${path.basename(dir)}.qcow2`);
   const stop = async () => {
     await child?.stop();
+    await rm(overlay, { force: true });
     for (const listener of listeners) listener.close();
     await rm(dir, { recursive: true, force: true });
   };
@@ -91,11 +96,14 @@ export async function startMachine(options: MachineOptions): Promise<Machine> {
     const report = await listen('report');
     const monitor = await listen('qmp');
     const agentPort = await listen('agent');
-    console1.connected.then((socket) => keepConsole(socket, options));
+    const firmware = await listen('firmware');
+    keepConsole([console1, firmware], options);
     report.connected.then((socket) => onLines(socket, options.onReportLine));
-    await makeOverlay(dir, options);
-    const args = await machineArguments(dir, options);
-    child = startBackground('qemu-system-x86_64', args, {
+    await makeOverlay(overlay, options);
+    const isolated = await canIsolateNetwork();
+    const args = await machineArguments(dir, overlay, isolated, options);
+    const [program, ...words] = [...(isolated ? ISOLATE : []), 'qemu-system-x86_64', ...args];
+    child = startBackground(program ?? '', words, {
       signal: options.signal,
       log: options.log ?? silentLog,
     });
@@ -113,6 +121,7 @@ export async function startMachine(options: MachineOptions): Promise<Machine> {
     });
     await qmp.request('qmp_capabilities');
     return {
+      hasGateway: isolated,
       exited: child.exited,
       qmp,
       agent: new JsonRequests(started[1]),
@@ -128,24 +137,29 @@ export async function startMachine(options: MachineOptions): Promise<Machine> {
   }
 }
 
-/** A short folder for sockets: their paths are limited to 107 bytes. */
-function socketRoot(): string {
+/** A folder for sockets: their paths are limited to 107 bytes, and TMPDIR may be long. */
+export function shortTmpdir(): string {
   return Buffer.byteLength(tmpdir()) > 60 ? '/tmp' : tmpdir();
 }
 
-function keepConsole(socket: Socket, options: MachineOptions): void {
+/** The console log gets the serial port and, for BIOS, the firmware's own messages ("No bootable device"). */
+function keepConsole(from: readonly UnixListener[], options: MachineOptions): void {
   const file = createWriteStream(options.consoleLog, { mode: 0o600 });
+  file.on('error', (error) => (options.log ?? silentLog).warn('console log', { error: error.message }));
   let kept = 0;
-  socket.on('data', (chunk: Buffer) => {
-    options.onConsole?.(chunk.toString('latin1'));
-    if (kept < CONSOLE_KEEP_BYTES) file.write(chunk.subarray(0, CONSOLE_KEEP_BYTES - kept));
-    kept += chunk.length;
-  });
-  socket.on('close', () => file.end());
+  for (const listener of from) {
+    listener.connected.then((socket) => {
+      socket.on('data', (chunk: Buffer) => {
+        options.onConsole?.(chunk.toString('latin1'));
+        if (kept < CONSOLE_KEEP_BYTES) file.write(chunk.subarray(0, CONSOLE_KEEP_BYTES - kept));
+        kept += chunk.length;
+      });
+    });
+  }
 }
 
 /** The image itself is never written: all writes go to an overlay that vanishes with the machine. */
-async function makeOverlay(dir: string, options: MachineOptions): Promise<void> {
+async function makeOverlay(overlay: string, options: MachineOptions): Promise<void> {
   const { path: image, format } = options.image;
   await run(
     'qemu-img',
@@ -158,14 +172,19 @@ async function makeOverlay(dir: string, options: MachineOptions): Promise<void> 
       path.resolve(image),
       '-F',
       format,
-      path.join(dir, 'disk'),
+      overlay,
       String(options.diskBytes),
     ],
     { signal: options.signal, timeoutMs: 60_000 },
   );
 }
 
-async function machineArguments(dir: string, options: MachineOptions): Promise<string[]> {
+async function machineArguments(
+  dir: string,
+  overlay: string,
+  isolated: boolean,
+  options: MachineOptions,
+): Promise<string[]> {
   const { boot } = options;
   const q35 = boot.machine[options.firmware].startsWith('q35');
   const socket = (id: string) => ['-chardev', `socket,id=${id},path=${qemuValue(path.join(dir, id))}`];
@@ -185,9 +204,7 @@ async function machineArguments(dir: string, options: MachineOptions): Promise<s
   args.push('-m', String(options.memoryMib ?? 2048), '-smp', String(options.cpus ?? 2));
   args.push('-sandbox', 'on,obsolete=deny,elevateprivileges=deny');
   args.push(...(await firmwareArguments(dir, options)));
-  for (const [index, strings] of smbiosArguments(boot.smbios).entries()) {
-    if (index === 0) args.push('-smbios', strings);
-  }
+  args.push(...smbiosArguments(boot.smbios));
   args.push(
     ...socket('console'),
     '-serial',
@@ -196,18 +213,22 @@ async function machineArguments(dir: string, options: MachineOptions): Promise<s
     '-serial',
     'chardev:report',
   );
+  if (options.firmware === 'bios') {
+    // SeaBIOS tells its story on port 0x402; it says nothing on the serial port while there is a screen.
+    args.push(...socket('firmware'), '-device', 'isa-debugcon,iobase=0x402,chardev=firmware');
+  }
   args.push(...socket('qmp'), '-mon', 'chardev=qmp,mode=control');
   args.push('-device', 'virtio-serial-pci', ...socket('agent'));
   args.push('-device', 'virtserialport,chardev=agent,name=org.qemu.guest_agent.0');
   args.push('-device', 'virtio-rng-pci', '-device', 'VGA');
-  args.push(...node('disk', path.join(dir, 'disk'), 'qcow2', false), ...diskArguments(boot.disk));
+  args.push(...node('disk', overlay, 'qcow2', false), ...diskArguments(boot.disk));
   if (options.seed !== undefined) {
     args.push(...node('seed', path.resolve(options.seed), 'raw', true));
     args.push('-device', `ide-cd,drive=seed,bus=${q35 ? 'ide.1' : 'ide.0'}`);
   }
   args.push(
     '-netdev',
-    userNetwork(options.storePort),
+    userNetwork(options.storeSocket, isolated),
     '-device',
     `${boot.nic},netdev=net,mac=52:54:00:12:34:56`,
   );
@@ -227,7 +248,7 @@ function cpuArguments(options: MachineOptions): string[] {
 
 function smbiosArguments(strings: Readonly<Record<string, string>>): string[] {
   const pairs = Object.entries(strings).map(([key, value]) => `${key}=${qemuValue(value)}`);
-  return pairs.length === 0 ? [] : [`type=1,${pairs.join(',')}`];
+  return pairs.length === 0 ? [] : ['-smbios', `type=1,${pairs.join(',')}`];
 }
 
 async function firmwareArguments(dir: string, options: MachineOptions): Promise<string[]> {
@@ -264,11 +285,29 @@ function diskArguments(bus: BootProfile['disk']): string[] {
   }
 }
 
-/** `restrict=on` cuts the guest from this machine and from the world; the one forward is all that is left. */
-function userNetwork(storePort: number | undefined): string {
-  if (storePort === undefined) return 'user,id=net,restrict=on,ipv6=off';
+/**
+ * The user-mode network. In a network namespace of its own the machine can have DHCP with a gateway, as on a cloud, and
+ * still reach nothing; without one `restrict=on` does the cutting, but then DHCP names no gateway (libslirp bootp.c).
+ */
+function userNetwork(storeSocket: string | undefined, isolated: boolean): string {
+  const base = `user,id=net,ipv6=off,restrict=${isolated ? 'off' : 'on'}`;
+  if (storeSocket === undefined) return base;
   const relay = fileURLToPath(import.meta.url).replace(/qemu-system(\.[a-z]+)$/, 'relay$1');
   // QEMU splits the command with shell quoting rules but starts it without a shell.
-  const words = [process.execPath, relay, String(storePort)].map((w) => `'${w.replaceAll("'", "'\\''")}'`);
-  return `user,id=net,restrict=on,ipv6=off,guestfwd=tcp:${GUEST_STORE_ADDRESS}:80-cmd:${qemuValue(words.join(' '))}`;
+  const words = [process.execPath, relay, storeSocket].map((w) => `'${w.replaceAll("'", "'\\''")}'`);
+  return `${base},guestfwd=tcp:${GUEST_STORE_ADDRESS}:80-cmd:${qemuValue(words.join(' '))}`;
+}
+
+/** Starts a program in an empty network: only the loopback, which QEMU needs for its forwards. */
+const ISOLATE = ['unshare', '--net', '--', 'sh', '-c', 'ip link set lo up && exec "$@"', 'sh'] as const;
+
+let isolation: Promise<boolean> | undefined;
+
+/** True when this machine lets us start programs in a network of their own; asked once. */
+export function canIsolateNetwork(): Promise<boolean> {
+  isolation ??= run(ISOLATE[0], [...ISOLATE.slice(1), 'true'], { timeoutMs: 10_000 }).then(
+    () => true,
+    () => false,
+  );
+  return isolation;
 }

@@ -1,10 +1,10 @@
 /**
- * Joins stdin and stdout to a TCP port of this machine's loopback. QEMU starts one per guest connection, because a
- * restricted user-mode network lets the guest reach nothing but such forwards. Run: `node relay.ts PORT`.
+ * Joins stdin and stdout to a unix socket. QEMU starts one per guest connection: the machine's network is cut from
+ * this one's, a socket in the file system is the only way across. Run: `node relay.ts SOCKET`.
  */
 import { connect } from 'node:net';
 
-const socket = connect({ host: '127.0.0.1', port: Number(process.argv[2]) });
+const socket = connect({ path: process.argv[2] ?? '' });
 socket.on('error', () => process.exit(1));
 process.stdout.on('error', () => process.exit(1));
 process.stdin.pipe(socket);

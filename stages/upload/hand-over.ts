@@ -1,0 +1,84 @@
+/** HANDOVER.txt: how to use what lies in the folder, for people. */
+import * as path from 'node:path';
+import type { Contract } from '../../core/contract.ts';
+import { formatBytes } from '../../core/sizes.ts';
+import { printable } from '../../core/text.ts';
+import type { Artifact } from '../../core/types.ts';
+
+/** What the text is made of. */
+export interface HandOver {
+  name: string;
+  store: string;
+  firmware: 'bios' | 'uefi';
+  artifacts: readonly Artifact[];
+  contract: Contract | undefined;
+  minDiskGib: number;
+  hasNetworkData: boolean;
+}
+
+/** A word for a POSIX shell. */
+export function shellWord(text: string): string {
+  return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
+}
+
+/** The text. Commands use only names of ours and numbers; guest text stands in quotes or not at all. */
+export function handOver(input: HandOver): string {
+  const lines: string[] = [`${input.name}: what is here and how to start it`, ''];
+  for (const artifact of input.artifacts) {
+    lines.push(
+      `  ${path.basename(artifact.path)}  ${artifact.format}, ${formatBytes(artifact.bytes)}, for ${artifact.platform}`,
+    );
+  }
+  lines.push('', 'Check the copy first:  sha256sum -c SHA256SUMS', '');
+  if (input.contract !== undefined && input.contract.data.length > 0) lines.push(...dataSection(input));
+  for (const artifact of input.artifacts) {
+    if (artifact.platform === 'openstack') lines.push(...openstackSection(input, artifact));
+    if (artifact.platform === 'qemu') lines.push(...qemuSection(input, artifact));
+  }
+  if (input.hasNetworkData) {
+    lines.push(
+      'The source had fixed addresses; network_data.json describes them in the form of a config drive.',
+      'The image itself uses DHCP.',
+      '',
+    );
+  }
+  return `${lines.join('\n').trimEnd()}\n`;
+}
+
+function dataSection({ contract, store }: HandOver): string[] {
+  const sets = (contract?.data ?? []).map(
+    (d) => `  ${d.id}  ${formatBytes(d.bytes)}  ${printable(d.mount)}  (${d.mode})`,
+  );
+  return [
+    'Data that is not in the image:',
+    ...sets,
+    `It lies in ${printable(store)}. The instance fetches it over HTTP: make each folder readable at a URL,`,
+    'put the URLs into provision.json (value) or vendor-data.json (as the cloud answers it).',
+    '',
+  ];
+}
+
+function openstackSection({ name, firmware, minDiskGib }: HandOver, artifact: Artifact): string[] {
+  const uefi = firmware === 'uefi' ? ' --property hw_firmware_type=uefi --property hw_machine_type=q35' : '';
+  return [
+    'OpenStack:',
+    `  openstack image create --disk-format ${artifact.format} --container-format bare --min-disk ${minDiskGib} \\`,
+    `    --property hw_qemu_guest_agent=yes --property img_config_drive=mandatory${uefi} \\`,
+    `    --file ${shellWord(path.basename(artifact.path))} ${shellWord(name)}`,
+    `  openstack server create --image ${shellWord(name)} --flavor FLAVOR --network NETWORK --config-drive True ${shellWord(name)}`,
+    '  The provision document reaches the instance as port_image in vendor_data2.json: name a dynamic vendor data',
+    '  target port_image in nova.conf ([api] vendordata_providers, vendordata_dynamic_targets) that answers with it.',
+    '',
+  ];
+}
+
+function qemuSection({ firmware }: HandOver, artifact: Artifact): string[] {
+  const uefi = firmware === 'uefi' ? ' --boot uefi' : '';
+  return [
+    'libvirt:',
+    `  virt-install --import --memory 2048 --vcpus 2 --osinfo detect=on,require=off${uefi} \\`,
+    `    --disk ${shellWord(path.basename(artifact.path))},bus=virtio --disk seed.iso,device=cdrom --network network=default,model=virtio`,
+    '  seed.iso has the label cidata and the files meta-data (instance-id, local-hostname, port_image) and user-data.',
+    '',
+  ];
+}

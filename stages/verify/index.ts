@@ -1,0 +1,94 @@
+/** verify: boots each image on its platform's hardware; an image that does not prove itself fails the conversion. */
+import { existsSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
+import * as path from 'node:path';
+import * as z from 'zod';
+import { Contract } from '../../core/contract.ts';
+import { PortError } from '../../core/errors.ts';
+import { Request } from '../../core/request.ts';
+import type { Stage, StageContext } from '../../core/stage.ts';
+import type { Artifact, Verification } from '../../core/types.ts';
+import { openStore } from '../../drivers/stores/index.ts';
+import { OVMF_FILES } from '../../tools/qemu-system.ts';
+import type { ExpectedDataSet } from './data-check.ts';
+import { verifyFailed, verifyImage } from './verify-image.ts';
+
+const Options = z.object({
+  verify: Request.shape.verify,
+  network: Request.shape.network,
+  store: Request.shape.store,
+});
+
+/** What will be booted. */
+export interface VerifyPlan {
+  boots: { platform: string; firmware: 'bios' | 'uefi' }[];
+}
+
+async function plan(ctx: StageContext): Promise<VerifyPlan> {
+  if (ctx.facts.firmware === 'uefi' && !OVMF_FILES.some(({ code }) => existsSync(code))) {
+    throw new PortError('PROGRAM_MISSING', 'no UEFI firmware for the verification boot is installed', {
+      hint: 'apt-get install ovmf, or use --no-verify',
+    });
+  }
+  return { boots: ctx.platforms.map((p) => ({ platform: p.name, firmware: ctx.facts.firmware })) };
+}
+
+/** The data sets the image itself says it needs: read from the contract the strip stage left in the job. */
+async function expectedDataSets(ctx: StageContext): Promise<ExpectedDataSet[]> {
+  const file = path.join(ctx.paths.data, 'contract.json');
+  if (!existsSync(file)) return [];
+  const contract = Contract.parse(JSON.parse(await readFile(file, 'utf8')));
+  return contract.data.map((d) => ({ id: d.id, path: d.mount, mode: d.mode, neededBy: d.before }));
+}
+
+async function run(ctx: StageContext, { boots }: VerifyPlan): Promise<Verification[]> {
+  const artifacts = ctx.result<Artifact[]>('encode') ?? [];
+  const dataSets = await expectedDataSets(ctx);
+  const removed = new Set(ctx.facts.agents.map((a) => a.package));
+  const services = ctx.facts.services
+    .filter((s) => s.enabled && s.unit.endsWith('.service') && !s.unit.includes('@.'))
+    .filter((s) => !removed.has(s.unit.replace(/\.service$/, '')))
+    .map((s) => s.unit);
+  const results: Verification[] = [];
+  // One after the other: under emulation a second machine would only make both slower than their limits.
+  for (const { platform: name, firmware } of boots) {
+    const artifact = artifacts.find((a) => a.platform === name);
+    const platform = ctx.platforms.find((p) => p.name === name);
+    if (artifact === undefined || platform === undefined) {
+      throw new PortError('BUG', `no image was encoded for ${name}`);
+    }
+    ctx.progress({ text: `booting as ${platform.title}` });
+    results.push(
+      await verifyImage({
+        image: artifact.path,
+        format: artifact.format,
+        platform,
+        firmware,
+        logs: ctx.paths.logs,
+        scratch: ctx.paths.tmp,
+        ...(dataSets.length > 0 ? { store: openStore(ctx.request.store) } : {}),
+        dataSets,
+        services,
+        hostname: ctx.facts.os.hostname.split('.')[0] ?? '',
+        dhcp: ctx.request.network === 'dhcp',
+        signal: ctx.signal,
+        log: ctx.log,
+        onProgress: (text) => ctx.progress({ text: `booted as ${platform.title}: ${text}` }),
+      }),
+    );
+  }
+  const failed = results.filter((v) => !v.verified);
+  if (failed.length > 0) throw verifyFailed(failed);
+  return results;
+}
+
+/** Boots every encoded image and checks what it reports. Result: one verification per platform. */
+export const stage: Stage<VerifyPlan, Verification[]> = {
+  name: 'verify',
+  summary: 'boot each image on its platform and let it prove itself',
+  needs: ['inspect', 'encode'],
+  inGuest: false,
+  Options,
+  plan,
+  run,
+};
