@@ -156,7 +156,8 @@ function absolute(file: string | undefined): string | undefined {
   return file === undefined ? undefined : path.resolve(file);
 }
 
-function checkedFormat(format: string | undefined): SourceFormat | undefined {
+/** A format named by the user; `vhd` is taken for qemu-img's `vpc`. Throws USAGE. */
+export function checkedFormat(format: string | undefined): SourceFormat | undefined {
   if (format === undefined) return undefined;
   const name = format === 'vhd' ? 'vpc' : format;
   const known = SOURCE_FORMATS.find((f) => f === name);
