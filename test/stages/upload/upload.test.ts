@@ -1,0 +1,110 @@
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import * as path from 'node:path';
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { sha256File } from '../../../core/files.ts';
+import { silentLog } from '../../../core/log.ts';
+import type { StageContext } from '../../../core/stage.ts';
+import type { Artifact } from '../../../core/types.ts';
+import { handOver, shellWord } from '../../../stages/upload/hand-over.ts';
+import { provisionTemplate, stage } from '../../../stages/upload/index.ts';
+
+let dir = '';
+beforeEach(async () => {
+  dir = await mkdtemp(path.join(tmpdir(), 'upload-test-'));
+  await mkdir(path.join(dir, 'out'));
+  await mkdir(path.join(dir, 'data'));
+});
+afterEach(async () => {
+  await rm(dir, { recursive: true, force: true });
+});
+
+const contract = {
+  contract: 'port-image/1',
+  critical: ['data'],
+  image: { id: 'shop-1', name: 'shop', version: '1', source: 'p2v' },
+  facts: {
+    os: { distro: 'debian', version: '12' },
+    arch: 'x86_64',
+    firmware: ['uefi'],
+    drivers: [],
+    datasources: [],
+    platforms: ['openstack'],
+  },
+  needs: { minDiskGiB: 8, minRamMiB: 512, configDrive: 'mandatory', egress: ['store'] },
+  data: [
+    {
+      id: 'shop-app-1',
+      mount: '/srv/a\nb',
+      bytes: 5,
+      files: 1,
+      manifest: `sha256:${'a'.repeat(64)}`,
+      segments: `sha256:${'b'.repeat(64)}`,
+      mode: 'eager',
+      before: ['nginx.service'],
+      credential: 'data.shop-app-1.url',
+    },
+  ],
+  credentials: [],
+  stripped: [],
+};
+
+test('the folder gets contract, templates, text and checksums that agree', async () => {
+  const image = path.join(dir, 'out', 'shop.qcow2');
+  await writeFile(image, 'image');
+  await writeFile(path.join(dir, 'data', 'contract.json'), JSON.stringify(contract));
+  const artifact: Artifact = {
+    platform: 'openstack',
+    path: image,
+    format: 'qcow2',
+    bytes: 5,
+    virtualBytes: 8 * 2 ** 30,
+    sha256: await sha256File(image),
+  };
+  const changes: string[] = [];
+  const ctx = {
+    request: { name: 'shop', store: 'file:/srv/store' },
+    facts: { firmware: 'uefi' },
+    paths: { out: path.join(dir, 'out'), data: path.join(dir, 'data') },
+    result: () => [artifact],
+    change: (c: { path: string }) => changes.push(c.path),
+    progress: () => {},
+    log: silentLog,
+    signal: new AbortController().signal,
+  } as unknown as StageContext;
+  const plan = await stage.plan(ctx);
+  const result = (await stage.run(ctx, plan)) as { files: { name: string; sha256: string }[] };
+  expect(changes).toContain('out/SHA256SUMS');
+  const names = await readdir(path.join(dir, 'out'));
+  expect(result.files.map((f) => f.name).sort()).toEqual(names.sort());
+  for (const { name, sha256 } of result.files) {
+    expect(await sha256File(path.join(dir, 'out', name))).toBe(sha256);
+  }
+  expect(
+    JSON.parse(await readFile(path.join(dir, 'out', 'vendor-data.json'), 'utf8')).port_image.data,
+  ).toHaveProperty('shop-app-1');
+  const text = await readFile(path.join(dir, 'out', 'HANDOVER.txt'), 'utf8');
+  expect(text).toContain('hw_firmware_type=uefi');
+  expect(text).toContain('/srv/a\\x0ab');
+  // A second run gives the same.
+  expect(await stage.run(ctx, plan)).toEqual(result);
+});
+
+test('an image without data sets needs no document', () => {
+  expect(provisionTemplate(undefined)).toEqual({ version: 1, data: {} });
+  const text = handOver({
+    name: 'x',
+    store: 'file:/s',
+    firmware: 'bios',
+    artifacts: [],
+    contract: undefined,
+    minDiskGib: 1,
+    hasNetworkData: false,
+  });
+  expect(text).not.toContain('provision.json');
+});
+
+test('words for the shell', () => {
+  expect(shellWord('shop.qcow2')).toBe('shop.qcow2');
+  expect(shellWord("a'b c")).toBe("'a'\\''b c'");
+});
