@@ -230,7 +230,8 @@ async function machineArguments(
     '-netdev',
     userNetwork(options.storeSocket, isolated),
     '-device',
-    `${boot.nic},netdev=net,mac=52:54:00:12:34:56`,
+    // No boot ROM: trying the network costs seconds and is not how an image boots.
+    `${boot.nic},netdev=net,mac=52:54:00:12:34:56,romfile=`,
   );
   if (options.directKernel !== undefined) {
     const { kernel, initrd, append } = options.directKernel;
