@@ -56,7 +56,7 @@ export function unitPaths(settings: readonly UnitSetting[], instance = ''): stri
     }
     if (!PATH_KEYS.test(key)) continue;
     const text = value.replaceAll(/%[iI]/g, instance);
-    for (const match of text.matchAll(/(?<![A-Za-z0-9_.)}/%-])\/[^\s"';,:|<>&(){}[\]*?$%=]+/g)) {
+    for (const match of text.matchAll(/(?<![A-Za-z0-9_.)}/%]|:(?=\/\/))\/[^\s"';,:|<>&(){}[\]*?$%=]+/g)) {
       const path = match[0].replace(/\/+/g, '/').replace(/(.)\/$/, '$1');
       if (path !== '/' && !path.split('/').includes('..')) paths.add(path);
     }

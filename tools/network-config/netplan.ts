@@ -52,7 +52,7 @@ export function readNetplan(files: readonly ConfigFile[]): NetplanResult {
   for (const { path, text } of files) {
     let data: unknown;
     try {
-      data = parse(text, { maxAliasCount: 20 });
+      data = parse(text, { maxAliasCount: 20, logLevel: 'error' });
     } catch {
       continue;
     }
