@@ -45,6 +45,15 @@ export interface FileEdit {
   secret?: boolean;
 }
 
+/** How an initramfs was built. */
+export interface InitramfsBuild {
+  /**
+   * Set when the guest's tool was asked to compress as little as it can, because that is slow in the appliance: the level
+   * the guest would have used. The caller compresses the same content with it on the host.
+   */
+  repackLevel?: number;
+}
+
 /** A distribution family. */
 export interface Family {
   readonly name: string;
@@ -65,5 +74,5 @@ export interface Family {
   /** Packages whose presence forbids removing another: `ubuntu-server` depends on open-vm-tools. */
   keepsPackage(name: string, facts: Facts): string | undefined;
   /** Rebuilds the initramfs of one kernel with the guest's own tool. Throws GUEST_BROKEN. */
-  rebuildInitramfs(guest: GuestSession, kernel: Kernel): Promise<void>;
+  rebuildInitramfs(guest: GuestSession, kernel: Kernel): Promise<InitramfsBuild>;
 }

@@ -16,6 +16,11 @@ export class ByteCursor {
     this.#maxBytes = maxBytes;
   }
 
+  /** Bytes gone past so far. */
+  get position(): number {
+    return this.#received - this.#buffered;
+  }
+
   async #pull(): Promise<boolean> {
     if (this.#ended) return false;
     const next = await this.#source.next();

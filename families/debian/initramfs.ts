@@ -5,7 +5,7 @@ import { DeviceNames } from '../../tools/device-names.ts';
 import { editFstab } from '../../tools/fstab.ts';
 import { lastAssignment, setVariable } from '../../tools/shell-variables.ts';
 import { textEdit } from '../edits.ts';
-import type { FileEdit } from '../family.ts';
+import type { FileEdit, InitramfsBuild } from '../family.ts';
 
 const CONFIG = '/etc/initramfs-tools';
 const BEGIN = '# Begin of modules added by port-image: what the target platforms need to find the root disk.';
@@ -95,7 +95,8 @@ export async function configureInitramfs(
 
 /**
  * The work folder is memory: the unpacked tree (hundreds of megabytes) never reaches the image, and is faster. It needs
- * room for the tree and the archive; without it the guest's own default (/var/tmp) is used.
+ * room for the tree and the archive; without it the guest's own default (/var/tmp) is used. `compresslevel` is
+ * mkinitramfs's own variable; versions that do not know it compress as configured.
  */
 const REBUILD = `
 set -e
@@ -103,6 +104,7 @@ work="$2"
 mkdir -p "$work"
 free=$(df -Pk "$work" | awk 'NR==2 { print $4 }')
 if [ "$free" -ge 524288 ]; then TMPDIR="$work"; export TMPDIR; fi
+if [ -n "$3" ]; then compresslevel="$3"; export compresslevel; fi
 target="/boot/initrd.img-$1"
 bak=no
 [ ! -e "$target.dpkg-bak" ] || bak=yes
@@ -115,9 +117,19 @@ rm -f "$target.new"
 [ -s "$target" ]
 `;
 
+/** Levels mkinitramfs uses when nothing is configured. */
+const DEFAULT_LEVELS: Readonly<Record<string, number>> = { gzip: 6, zstd: 9 };
+
 /** See Family. `-c` also works where `update_initramfs=no` forbids updates, and makes no backup. */
-export async function rebuildInitramfs(guest: GuestSession, kernel: Kernel): Promise<void> {
-  const output = await guest.guest(REBUILD, [kernel.version, `${guest.exchange}/initramfs`], 3_600_000);
-  await guest.remove(`${guest.exchange}/initramfs`);
-  void output;
+export async function rebuildInitramfs(guest: GuestSession, kernel: Kernel): Promise<InitramfsBuild> {
+  const configured = (await configFiles(guest)).findLast((f) => lastAssignment(f.text, 'COMPRESSLEVEL'));
+  const value = configured && lastAssignment(configured.text, 'COMPRESSLEVEL')?.value;
+  const normal = DEFAULT_LEVELS[kernel.initramfsCompression ?? ''];
+  // Only what Node compresses as the guest would; other formats are built in one go.
+  const level = normal === undefined ? undefined : value ? Number(value) : normal;
+  const repackLevel = Number.isInteger(level) ? level : undefined;
+  const work = `${guest.exchange}/initramfs`;
+  await guest.guest(REBUILD, [kernel.version, work, repackLevel === undefined ? '' : '1'], 3_600_000);
+  await guest.remove(work);
+  return repackLevel === undefined ? {} : { repackLevel };
 }

@@ -7,6 +7,7 @@ import { formatBytes, MIB } from '../../core/sizes.ts';
 import type { StageContext } from '../../core/stage.ts';
 import type { Family } from '../../families/family.ts';
 import { listInitramfs } from '../../tools/initramfs.ts';
+import { repackInitramfs } from '../../tools/initramfs-repack.ts';
 import type { KernelPlan } from './needs.ts';
 
 /** Proof of one rebuilt initramfs. */
@@ -52,9 +53,10 @@ export async function rebuildLacking(
     ctx.signal.throwIfAborted();
     ctx.progress({ text: `building the initramfs of ${plan.version}` });
     const started = performance.now();
-    await family.rebuildInitramfs(ctx.guest, kernel);
+    const { repackLevel } = await family.rebuildInitramfs(ctx.guest, kernel);
+    const proof = await proveInitramfs(ctx, kernel.initramfs, plan, repackLevel);
     const seconds = Math.round((performance.now() - started) / 100) / 10;
-    done.push({ ...(await proveInitramfs(ctx, kernel.initramfs, plan)), seconds });
+    done.push({ ...proof, seconds });
     ctx.change({
       path: kernel.initramfs,
       action: 'rebuild',
@@ -64,17 +66,22 @@ export async function rebuildLacking(
   return done;
 }
 
-/** Downloads and lists an initramfs. Throws GUEST_BROKEN when it lacks something of the plan. */
+/**
+ * Downloads and lists an initramfs, and puts it back as small as the guest would have made it.
+ * Throws GUEST_BROKEN when it lacks something of the plan.
+ */
 async function proveInitramfs(
   ctx: StageContext,
   guestPath: string,
   plan: KernelPlan,
+  repackLevel: number | undefined,
 ): Promise<Omit<RebuiltInitramfs, 'seconds'>> {
   await fs.mkdir(ctx.paths.tmp, { recursive: true, mode: DIR_MODE });
-  const file = path.join(ctx.paths.tmp, `initramfs-${process.pid}`);
+  const built = path.join(ctx.paths.tmp, `initramfs-${process.pid}`);
+  const packed = `${built}.packed`;
   try {
-    await ctx.guest.download(guestPath, file);
-    const listing = await listInitramfs(file, ctx.signal);
+    await ctx.guest.download(guestPath, built);
+    let listing = await listInitramfs(built, ctx.signal);
     const missing = plan.required.filter((m) => !listing.modules.includes(m));
     if (missing.length > 0) {
       throw new PortError(
@@ -83,9 +90,20 @@ async function proveInitramfs(
         { hint: 'look for hooks or configuration below /etc/initramfs-tools that leave modules out' },
       );
     }
+    if (repackLevel !== undefined && (await repackInitramfs(built, packed, repackLevel, ctx.signal))) {
+      const small = await listInitramfs(packed, ctx.signal);
+      if (small.files.join('\n') !== listing.files.join('\n')) {
+        throw new PortError('BUG', `the initramfs of ${plan.version} changed while it was compressed`);
+      }
+      if (small.bytes < listing.bytes) {
+        await ctx.guest.upload(packed, guestPath);
+        listing = small;
+      }
+    }
     const { bytes, compression } = listing;
     return { version: plan.version, modules: listing.modules.length, bytes, compression };
   } finally {
-    await fs.rm(file, { force: true });
+    await fs.rm(built, { force: true });
+    await fs.rm(packed, { force: true });
   }
 }

@@ -2,9 +2,10 @@ import { execFileSync, spawnSync } from 'node:child_process';
 import * as fs from 'node:fs/promises';
 import * as os from 'node:os';
 import * as path from 'node:path';
-import { gzipSync, zstdCompressSync } from 'node:zlib';
+import { constants, gunzipSync, gzipSync, zstdCompressSync, zstdDecompressSync } from 'node:zlib';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { compressionOf, listInitramfs, moduleName } from '../../tools/initramfs.ts';
+import { repackInitramfs } from '../../tools/initramfs-repack.ts';
 
 let dir = '';
 const signal = new AbortController().signal;
@@ -120,4 +121,23 @@ test('names and magics', () => {
   expect(moduleName('a/b/nvme-core.ko.zst')).toBe('nvme_core');
   expect(moduleName('a/b/nvme-core.konf')).toBeUndefined();
   expect(compressionOf(Buffer.from('28b52ffd', 'hex'))).toBe('zstd');
+});
+
+test.each([
+  ['gzip', (b: Buffer, level: number) => gzipSync(b, { level })],
+  ['zstd', (b: Buffer) => zstdCompressSync(b, { params: { [constants.ZSTD_c_compressionLevel]: 1 } })],
+] as const)('repack %s: smaller, the same archive, microcode untouched', async (name, pack) => {
+  const text = Array.from({ length: 20_000 }, (_, i) => `line ${i * 7919} of a driver `).join('');
+  const body = Buffer.concat([member('lib/a.ko', Buffer.from(text)), main]);
+  const [from, to] = [path.join(dir, 'from'), path.join(dir, 'to')];
+  for (const lead of [microcode, Buffer.alloc(0)]) {
+    await fs.writeFile(from, Buffer.concat([lead, pack(body, 1)]));
+    expect(await repackInitramfs(from, to, 9, signal)).toBe(true);
+    const result = await fs.readFile(to);
+    expect(result.subarray(0, lead.length)).toEqual(lead);
+    const packed = result.subarray(lead.length);
+    expect(name === 'gzip' ? gunzipSync(packed) : zstdDecompressSync(packed)).toEqual(body);
+  }
+  await fs.writeFile(from, Buffer.concat([microcode, main]));
+  expect(await repackInitramfs(from, to, 9, signal)).toBe(false);
 });
