@@ -44,7 +44,7 @@ export interface Tree {
   foreign: string[];
 }
 
-// Fields end with a blank, names with NUL, which no name can hold. Many files go to each getfattr and filefrag: a
+// Data that is still on its way to the disk would look unwritten, so sync comes first. Fields end with a blank, names with NUL, which no name can hold. Many files go to each getfattr and filefrag: a
 // process costs milliseconds in an emulated appliance. filefrag prints names raw, so names with a newline are left out.
 const WALK = `
 set -eu
@@ -52,6 +52,7 @@ LC_ALL=C; export LC_ALL
 nl=$(printf '\\nx'); nl=\${nl%x}
 rm -rf "$2"; mkdir -m 700 "$2"
 cd "$1"
+sync
 find . -xdev -printf '%y %m %U %G %s %b %T@ %C@ %D %i %n\\0%P\\0%l\\0' > "$2/entries"
 find . -xdev \\( -type b -o -type c \\) -exec stat --printf '%t %T %n\\0' {} + > "$2/devices"
 find . -xdev -print0 | xargs -0 -r getfattr -h -P -d -m - -e hex > "$2/xattrs"

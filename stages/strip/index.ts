@@ -13,7 +13,7 @@ import { openStore } from '../../drivers/stores/index.ts';
 import type { Store } from '../../drivers/stores/store.ts';
 import { chooseSamples, proveContent } from '../../tools/content-proof.ts';
 import { effectiveMode, type GuestDataSet, installGuestSide } from '../../tools/guest-side.ts';
-import { openContent, plainMap } from '../../tools/tree-content.ts';
+import { openContent, plainMap, rangesOf } from '../../tools/tree-content.ts';
 import { type TreeEntry, walkTree } from '../../tools/tree-walk.ts';
 import { type Choice, choosePaths, filesystemOf } from './choose.ts';
 import { emptyTree } from './remove.ts';
@@ -101,6 +101,10 @@ async function storeTree(
     map = undefined;
   }
   const bytes = tree.entries.reduce((sum, e) => sum + e.size, 0);
+  const dataBytes = tree.entries.reduce(
+    (sum, e) => sum + rangesOf(e).reduce((n, [, length]) => n + length, 0),
+    0,
+  );
   let done = 0;
   const started = performance.now();
   const written = await writeDataSet({
@@ -122,7 +126,8 @@ async function storeTree(
     files: written.manifest.files,
     segments: written.manifest.segments.length,
     seconds: Number(seconds.toFixed(2)),
-    mibPerSecond: Math.round(bytes / seconds / 2 ** 20),
+    dataBytes,
+    mibPerSecond: Math.round(dataBytes / seconds / 2 ** 20),
     direct: map !== undefined,
   });
   return { written, reused: false };
@@ -135,8 +140,7 @@ async function isProven(
   content: Awaited<ReturnType<typeof openContent>>,
 ): Promise<boolean> {
   try {
-    const different = await proveContent(ctx.guest, path, chooseSamples(entries), content, ctx.paths.tmp);
-    return different.length === 0;
+    return await proveContent(ctx.guest, path, chooseSamples(entries), content, ctx.paths.tmp);
   } finally {
     await content.close();
   }
