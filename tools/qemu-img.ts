@@ -58,7 +58,7 @@ export interface CheckResult {
 }
 
 /** Limits for a program that reads a header somebody else wrote. */
-export const HEADER_LIMITS: ResourceLimits = {
+const HEADER_LIMITS: ResourceLimits = {
   cpuSeconds: 30,
   memoryBytes: GIB,
   fileBytes: 16 * 1024 * 1024,
@@ -94,12 +94,6 @@ function parseJson(text: string, what: string): Record<string, unknown> {
   } catch (cause) {
     throw new PortError('PROGRAM_FAILED', `qemu-img ${what} answered no JSON`, { cause });
   }
-}
-
-/** Version such as `7.2.22`. Throws PROGRAM_MISSING. */
-export async function version(options: QemuImgOptions = {}): Promise<string> {
-  const { stdout } = await run('qemu-img', ['--version'], common(options));
-  return /version ([\d.]+)/.exec(stdout)?.[1] ?? 'unknown';
 }
 
 /**
@@ -270,17 +264,6 @@ export async function grow(
 ): Promise<void> {
   const args = ['resize', '-q', '-f', image.format, absolute(image.path), String(virtualBytes)];
   await run('qemu-img', args, common(options));
-}
-
-/** Bytes a conversion to `format` would take at most (uncompressed), the overlay's backing chain included. */
-export async function measure(
-  image: ImageRef,
-  format: string,
-  options: QemuImgOptions = {},
-): Promise<{ requiredBytes: number }> {
-  const args = ['measure', '--output=json', '-f', image.format, '-O', format, absolute(image.path)];
-  const { stdout } = await run('qemu-img', args, common(options));
-  return { requiredBytes: Number(parseJson(stdout, 'measure').required) };
 }
 
 /** Which parts of the disk hold data, in order, neighbours joined; read as it comes, so memory stays flat. */

@@ -10,7 +10,7 @@ import type { CaptureResult } from '../../core/types.ts';
 import { inspectImageFile } from '../../tools/image-format/index.ts';
 import { gate } from './gate.ts';
 
-export { type GateOptions, gate } from './gate.ts';
+export { gate } from './gate.ts';
 
 const Options = z.object({ source: Request.shape.source, format: Request.shape.format });
 

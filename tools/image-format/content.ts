@@ -8,7 +8,7 @@ export const CONTENT_BYTES = 1024 * 1024;
 const SECTOR = 512;
 
 /** What the start of a disk is. */
-export type ContentKind = 'gpt' | 'mbr' | 'filesystem' | 'lvm' | 'raid';
+type ContentKind = 'gpt' | 'mbr' | 'filesystem' | 'lvm' | 'raid';
 
 function ascii(data: Buffer, at: number, text: string): boolean {
   return data.subarray(at, at + text.length).equals(Buffer.from(text, 'latin1'));

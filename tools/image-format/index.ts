@@ -14,7 +14,7 @@ import { inspectVhd } from './vhd.ts';
 import { inspectVhdx } from './vhdx.ts';
 import { inspectVmdk } from './vmdk.ts';
 
-export { CONTENT_BYTES, type ContentKind, inspectContent } from './content.ts';
+export { CONTENT_BYTES, inspectContent } from './content.ts';
 export { type ByteSource, bufferSource } from './reader.ts';
 
 /** What is known about a source before any other program opened it. */

@@ -12,10 +12,10 @@ export interface ByteSource {
 }
 
 /** Most bytes one read may ask for; larger tables are read in pieces, so memory stays flat. */
-export const MAX_READ_BYTES = 1024 * 1024;
+const MAX_READ_BYTES = 1024 * 1024;
 
 /** Largest disk we believe in: 64 TiB, what Hyper-V and VMware stop at; a header that says more is an attack. */
-export const MAX_VIRTUAL_BYTES = 64 * 1024 ** 4;
+const MAX_VIRTUAL_BYTES = 64 * 1024 ** 4;
 
 /**
  * Most second-level tables one image may have. Each costs a read of some 20 µs; at usual sizes (64 KiB clusters,
