@@ -27,37 +27,37 @@ const DAEMONS: readonly DaemonSetting[] = [
   {
     units: ['nginx.service'],
     files: (b) => b.below('/etc/nginx'),
-    setting: /^\s*(?:root|alias)\s+["']?(\/[^;"']+)["']?\s*;/gm,
+    setting: /^[ \t]*(?:root|alias)\s+["']?(\/[^;"']+)["']?\s*;/gm,
   },
   {
     units: ['apache2.service', 'httpd.service'],
     files: (b) => b.below('/etc/apache2'),
-    setting: /^\s*(?:DocumentRoot|Alias\s+\S+|WSGIScriptAlias\s+\S+)\s+["']?(\/[^"'\n]+)["']?\s*$/gim,
+    setting: /^[ \t]*(?:DocumentRoot|Alias\s+\S+|WSGIScriptAlias\s+\S+)\s+["']?(\/[^"'\n]+)["']?\s*$/gim,
   },
   {
     units: ['mariadb.service', 'mysql.service', 'mysqld.service'],
     files: (b) => [...b.below('/etc/mysql'), '/etc/my.cnf'],
-    setting: /^\s*(?:datadir|innodb_data_home_dir|log_bin)\s*=\s*["']?(\/[^"'\n#]+)/gm,
+    setting: /^[ \t]*(?:datadir|innodb_data_home_dir|log_bin)\s*=\s*["']?(\/[^"'\n#]+)/gm,
   },
   {
     units: ['postgresql.service'],
     files: (b) => b.below('/etc/postgresql'),
-    setting: /^\s*data_directory\s*=\s*'(\/[^'\n]+)'/gm,
+    setting: /^[ \t]*data_directory\s*=\s*'(\/[^'\n]+)'/gm,
   },
   {
     units: ['redis-server.service', 'redis.service'],
     files: (b) => b.below('/etc/redis'),
-    setting: /^\s*dir\s+["']?(\/[^"'\n]+)/gm,
+    setting: /^[ \t]*dir\s+["']?(\/[^"'\n]+)/gm,
   },
   {
     units: ['mongod.service', 'mongodb.service'],
     files: () => ['/etc/mongod.conf', '/etc/mongodb.conf'],
-    setting: /^\s*db[Pp]ath\s*[:=]\s*["']?(\/[^"'\n#]+)/gm,
+    setting: /^[ \t]*db[Pp]ath\s*[:=]\s*["']?(\/[^"'\n#]+)/gm,
   },
   {
     units: ['cron.service', 'crond.service'],
     files: (b) => ['/etc/crontab', ...b.below('/etc/cron.d'), ...b.below('/var/spool/cron')],
-    setting: /(?<=^(?!\s*#)[^\n]*?[\s=<>"'])(\/[^\s"';|&<>()$`*]+)/gm,
+    setting: /(?<=[ \t=<>"'])(\/[^\s"';|&<>()$`*]+)/g,
   },
 ];
 
@@ -84,10 +84,11 @@ export function findNeeds(bundle: Bundle, services: readonly Service[]): Need[] 
     for (const file of files(bundle)) {
       const text = bundle.text(file);
       if (text === undefined || text.length > 262_144) continue;
+      const settings = text.replace(/^[ \t]*#.*$/gm, '');
       // Debian runs each PostgreSQL cluster as an instance its generator makes.
       const cluster = /^\/etc\/postgresql\/([^/]+)\/([^/]+)\//.exec(file);
       const instances = cluster === null ? [] : [`postgresql@${cluster[1]}-${cluster[2]}.service`];
-      for (const match of text.matchAll(setting)) {
+      for (const match of settings.matchAll(setting)) {
         const named = path.resolve('/', (match[1] ?? '').trim());
         for (const unit of [...here, ...instances]) needs.push({ unit, path: named });
       }
