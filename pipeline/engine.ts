@@ -229,8 +229,7 @@ class Run {
     const inspect = this.#remaining(['inspect']);
     const edits = this.#remaining(guestStages.map((s) => s.name));
     const pending = inspect.length > 0 || edits.length > 0;
-    if (this.#isDone('inspect'))
-      this.#state.facts = Facts.parse(JSON.parse(await fs.readFile(this.#paths.facts, 'utf8')));
+    if (this.#isDone('inspect')) this.#state.facts = await this.#readFacts();
     if (!pending) return;
     const kvm = await probeKvm();
     if (!kvm.usable)
@@ -272,6 +271,10 @@ class Run {
     this.#session = undefined;
     this.#sessionId = undefined;
     this.#state.guest = undefined;
+  }
+
+  async #readFacts(): Promise<Facts> {
+    return Facts.parse(JSON.parse(await fs.readFile(this.#paths.facts, 'utf8')));
   }
 
   #all(list: readonly Stage[]): Stage[] {
@@ -321,8 +324,7 @@ class Run {
     this.#state.results.set(name, result);
     let digest: string | undefined;
     if (name === 'inspect') {
-      this.#state.facts = Facts.parse(result);
-      await writeJson(this.#paths.facts, this.#state.facts);
+      this.#state.facts = await this.#readFacts();
       digest = await sha256File(this.#paths.facts);
     }
     const seconds = Number(((performance.now() - started) / 1000).toFixed(2));
@@ -330,8 +332,7 @@ class Run {
       event: 'stage-done',
       stage: name,
       seconds,
-      // facts.json holds the result of inspect; the journal keeps its digest
-      result: name === 'inspect' ? null : (result ?? null),
+      result: result ?? null,
       changes,
       warnings,
       ...(session === undefined ? {} : { session }),

@@ -6,7 +6,7 @@ import { fsyncPath, renameDurable, sha256File, temporaryName, writeJson } from '
 import { roundUp } from '../../core/sizes.ts';
 import type { StageContext } from '../../core/stage.ts';
 import type { Artifact } from '../../core/types.ts';
-import { toolVersion } from '../../core/version.ts';
+import { PROGRAM_VERSION } from '../../core/version.ts';
 import * as qemuImg from '../../tools/qemu-img.ts';
 import type { Output } from './plan.ts';
 
@@ -90,7 +90,7 @@ export async function encodeOutput(ctx: StageContext, output: Output): Promise<A
       virtualBytes,
       sha256,
       compared: ctx.request.compare,
-      tool: `port-image ${await toolVersion()}`,
+      tool: `port-image ${PROGRAM_VERSION}`,
     });
     return output.platforms.map((platform) => ({
       platform,
