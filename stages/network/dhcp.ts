@@ -105,6 +105,15 @@ export function dhcpEdit(system: NetworkSystem, options: DhcpOptions): FileEdit[
   return before === text ? [] : [{ path, before, after: text, why: WHY, mode }];
 }
 
+/**
+ * ifupdown waits for drivers only when its configuration names a card that is there already; our pattern matches none
+ * before. Without this the network would stay down whenever a driver loads late.
+ */
+export const SETTLE = {
+  path: '/etc/systemd/system/networking.service.d/port-image.conf',
+  text: `# ${MARK}\n[Service]\nExecStartPre=-/bin/udevadm settle --timeout=60\n`,
+};
+
 /** cloud-init must write for the system that runs, not for another that happens to be installed. */
 const RENDERERS: Readonly<Partial<Record<NetworkSystem, string>>> = {
   ifupdown: 'eni',

@@ -4,9 +4,9 @@ import * as z from 'zod';
 import { PortError } from '../../core/errors.ts';
 import { makeDir, writeJson } from '../../core/files.ts';
 import type { Stage, StageContext } from '../../core/stage.ts';
-import { applyEdits, mergeEdits, recordEdits } from '../../families/edits.ts';
+import { applyEdits, mergeEdits, recordEdits, textEdit } from '../../families/edits.ts';
 import type { FileEdit } from '../../families/family.ts';
-import { CLOUD_CONFIG, cloudConfig, dhcpEdit, dhcpFile } from './dhcp.ts';
+import { CLOUD_CONFIG, cloudConfig, dhcpEdit, dhcpFile, SETTLE } from './dhcp.ts';
 import { checkNics, keepEdits } from './keep.ts';
 import { type NetworkData, networkData } from './network-data.ts';
 import { configurationFiles, isPhysical, primarySystem, RECORD_DIR } from './paths.ts';
@@ -60,6 +60,12 @@ async function dhcpEdits(ctx: StageContext, warn: (text: string) => void): Promi
     const content = await guest.readText(target);
     const existing = new Map(content === undefined ? [] : [[target, content]]);
     edits.push(...dhcpEdit(system, { ...options, existing }));
+    if (system === 'ifupdown' && facts.os.init === 'systemd') {
+      const settle = await guest.readText(SETTLE.path);
+      edits.push(
+        ...textEdit(SETTLE.path, settle, SETTLE.text, 'the network comes up after its drivers have loaded'),
+      );
+    }
     const resolver = await resolverWarning(guest, facts, system);
     if (resolver !== undefined) warn(resolver);
   }

@@ -77,6 +77,9 @@ describe('dhcp', () => {
       'auto /en*=port-image-dhcp /eth*=port-image-dhcp\niface port-image-dhcp inet dhcp\n',
     );
     expect(await guest?.readText('/var/lib/port-image/network/etc/network/interfaces')).toBe(INTERFACES);
+    expect(await guest?.readText('/etc/systemd/system/networking.service.d/port-image.conf')).toContain(
+      'udevadm settle',
+    );
     expect(await guest?.kind('/etc/udev/rules.d/70-persistent-net.rules')).toBe('missing');
     expect(await guest?.readText('/etc/cloud/cloud.cfg.d/91-port-image-network.cfg')).toContain(
       'renderers: [eni]',
