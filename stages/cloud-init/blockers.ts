@@ -81,7 +81,7 @@ export async function findBlockers(guest: GuestFiles): Promise<{ blockers: Block
 /** Top-level keys of a YAML file; undefined when it cannot be read, [] when it is empty or no map. */
 export function topLevelKeys(text: string): string[] | undefined {
   try {
-    const value: unknown = yaml.parse(text, { version: '1.1', maxAliasCount: 20, logLevel: 'silent' });
+    const value: unknown = yaml.parse(text, { version: '1.1', maxAliasCount: 20, logLevel: 'error' });
     return typeof value === 'object' && value !== null && !Array.isArray(value) ? Object.keys(value) : [];
   } catch {
     return undefined;
