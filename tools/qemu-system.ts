@@ -70,7 +70,7 @@ export interface Machine {
 }
 
 /** QEMU's option strings split at commas; a doubled comma is a literal one. */
-export function qemuValue(text: string): string {
+function qemuValue(text: string): string {
   return text.replaceAll(',', ',,');
 }
 
@@ -305,7 +305,7 @@ const ISOLATE = ['unshare', '--net', '--', 'sh', '-c', 'ip link set lo up && exe
 let isolation: Promise<boolean> | undefined;
 
 /** True when this machine lets us start programs in a network of their own; asked once. */
-export function canIsolateNetwork(): Promise<boolean> {
+function canIsolateNetwork(): Promise<boolean> {
   isolation ??= run(ISOLATE[0], [...ISOLATE.slice(1), 'true'], { timeoutMs: 10_000 }).then(
     () => true,
     () => false,

@@ -1,6 +1,6 @@
 /** HANDOVER.txt: how to use what lies in the folder, for people. */
 import * as path from 'node:path';
-import type { Contract } from '../../core/contract.ts';
+import type { DataSetSummary } from '../../core/data-set.ts';
 import { formatBytes } from '../../core/sizes.ts';
 import { printable } from '../../core/text.ts';
 import type { Artifact } from '../../core/types.ts';
@@ -11,7 +11,7 @@ export interface HandOver {
   store: string;
   firmware: 'bios' | 'uefi';
   artifacts: readonly Artifact[];
-  contract: Contract | undefined;
+  dataSets: readonly Pick<DataSetSummary, 'id' | 'path' | 'bytes' | 'mode'>[];
   minDiskGib: number;
   hasNetworkData: boolean;
 }
@@ -30,7 +30,7 @@ export function handOver(input: HandOver): string {
     );
   }
   lines.push('', 'Check the copy first:  sha256sum -c SHA256SUMS', '');
-  if (input.contract !== undefined && input.contract.data.length > 0) lines.push(...dataSection(input));
+  if (input.dataSets.length > 0) lines.push(...dataSection(input));
   for (const artifact of input.artifacts) {
     if (artifact.platform === 'openstack') lines.push(...openstackSection(input, artifact));
     if (artifact.platform === 'qemu') lines.push(...qemuSection(input, artifact));
@@ -45,10 +45,8 @@ export function handOver(input: HandOver): string {
   return `${lines.join('\n').trimEnd()}\n`;
 }
 
-function dataSection({ contract, store }: HandOver): string[] {
-  const sets = (contract?.data ?? []).map(
-    (d) => `  ${d.id}  ${formatBytes(d.bytes)}  ${printable(d.mount)}  (${d.mode})`,
-  );
+function dataSection({ dataSets, store }: HandOver): string[] {
+  const sets = dataSets.map((d) => `  ${d.id}  ${formatBytes(d.bytes)}  ${printable(d.path)}  (${d.mode})`);
   return [
     'Data that is not in the image:',
     ...sets,

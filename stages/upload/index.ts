@@ -2,7 +2,8 @@
 import * as fs from 'node:fs/promises';
 import * as path from 'node:path';
 import * as z from 'zod';
-import { Contract, type Provision } from '../../core/contract.ts';
+import type { Provision } from '../../core/contract.ts';
+import type { DataSetSummary } from '../../core/data-set.ts';
 import { exists, sha256File, writeFileAtomic, writeJson } from '../../core/files.ts';
 import { Request } from '../../core/request.ts';
 import { GIB } from '../../core/sizes.ts';
@@ -25,9 +26,6 @@ export interface UploadResult {
   files: { name: string; bytes: number; sha256: string }[];
 }
 
-/** Documents other stages may have left below `data/`, copied beside the images. */
-const DOCUMENTS = ['contract.json', 'network_data.json'] as const;
-
 async function plan(ctx: StageContext): Promise<UploadPlan> {
   const files = ['provision.json', 'vendor-data.json', 'HANDOVER.txt', 'SHA256SUMS'];
   for (const name of files) {
@@ -36,28 +34,21 @@ async function plan(ctx: StageContext): Promise<UploadPlan> {
   return { files };
 }
 
-async function readContract(ctx: StageContext): Promise<Contract | undefined> {
-  const file = path.join(ctx.paths.data, 'contract.json');
-  if (!(await exists(file))) return undefined;
-  return Contract.parse(JSON.parse(await fs.readFile(file, 'utf8')));
-}
-
 /** The provision document with a placeholder where the operator's store is named. */
-export function provisionTemplate(contract: Contract | undefined): Provision {
+export function provisionTemplate(dataSets: readonly { id: string }[]): Provision {
   const data: Provision['data'] = {};
-  for (const set of contract?.data ?? [])
-    data[set.id] = { url: `https://STORE.EXAMPLE/CONTAINER/${set.id}/` };
+  for (const set of dataSets) data[set.id] = { url: `https://STORE.EXAMPLE/CONTAINER/${set.id}/` };
   return { version: 1, data };
 }
 
 async function run(ctx: StageContext): Promise<UploadResult> {
   const { out } = ctx.paths;
-  const contract = await readContract(ctx);
-  for (const name of DOCUMENTS) {
-    const from = path.join(ctx.paths.data, name);
-    if (await exists(from)) await writeFileAtomic(path.join(out, name), await fs.readFile(from));
-  }
-  const provision = provisionTemplate(contract);
+  const dataSets = ctx.result<DataSetSummary[]>('strip') ?? [];
+  // The final contract, where a guest stage left a copy; network_data.json is in `out` already.
+  const contract = path.join(ctx.paths.data, 'contract.json');
+  if (await exists(contract))
+    await writeFileAtomic(path.join(out, 'contract.json'), await fs.readFile(contract));
+  const provision = provisionTemplate(dataSets);
   await writeJson(path.join(out, 'provision.json'), provision);
   // The form Nova's dynamic vendor data has in vendor_data2.json.
   await writeJson(path.join(out, 'vendor-data.json'), { port_image: provision });
@@ -70,7 +61,7 @@ async function run(ctx: StageContext): Promise<UploadResult> {
       store: ctx.request.store,
       firmware: ctx.facts.firmware,
       artifacts,
-      contract,
+      dataSets,
       minDiskGib: Math.ceil(virtualBytes / GIB),
       hasNetworkData: await exists(path.join(out, 'network_data.json')),
     }),

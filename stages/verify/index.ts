@@ -1,9 +1,7 @@
 /** verify: boots each image on its platform's hardware; an image that does not prove itself fails the conversion. */
 import { existsSync } from 'node:fs';
-import { readFile } from 'node:fs/promises';
-import * as path from 'node:path';
 import * as z from 'zod';
-import { Contract } from '../../core/contract.ts';
+import type { DataSetSummary } from '../../core/data-set.ts';
 import { PortError } from '../../core/errors.ts';
 import { Request } from '../../core/request.ts';
 import type { Stage, StageContext } from '../../core/stage.ts';
@@ -33,17 +31,15 @@ async function plan(ctx: StageContext): Promise<VerifyPlan> {
   return { boots: ctx.platforms.map((p) => ({ platform: p.name, firmware: ctx.facts.firmware })) };
 }
 
-/** The data sets the image itself says it needs: read from the contract the strip stage left in the job. */
-async function expectedDataSets(ctx: StageContext): Promise<ExpectedDataSet[]> {
-  const file = path.join(ctx.paths.data, 'contract.json');
-  if (!existsSync(file)) return [];
-  const contract = Contract.parse(JSON.parse(await readFile(file, 'utf8')));
-  return contract.data.map((d) => ({ id: d.id, path: d.mount, mode: d.mode, neededBy: d.before }));
+/** The data sets the strip stage took out of the image. */
+function expectedDataSets(ctx: StageContext): ExpectedDataSet[] {
+  const taken = ctx.result<DataSetSummary[]>('strip') ?? [];
+  return taken.map(({ id, path, mode, neededBy }) => ({ id, path, mode, neededBy }));
 }
 
 async function run(ctx: StageContext, { boots }: VerifyPlan): Promise<Verification[]> {
   const artifacts = ctx.result<Artifact[]>('encode') ?? [];
-  const dataSets = await expectedDataSets(ctx);
+  const dataSets = expectedDataSets(ctx);
   const removed = new Set(ctx.facts.agents.map((a) => a.package));
   const services = ctx.facts.services
     .filter((s) => s.enabled && s.unit.endsWith('.service') && !s.unit.includes('@.'))

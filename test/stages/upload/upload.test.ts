@@ -19,40 +19,12 @@ afterEach(async () => {
   await rm(dir, { recursive: true, force: true });
 });
 
-const contract = {
-  contract: 'port-image/1',
-  critical: ['data'],
-  image: { id: 'shop-1', name: 'shop', version: '1', source: 'p2v' },
-  facts: {
-    os: { distro: 'debian', version: '12' },
-    arch: 'x86_64',
-    firmware: ['uefi'],
-    drivers: [],
-    datasources: [],
-    platforms: ['openstack'],
-  },
-  needs: { minDiskGiB: 8, minRamMiB: 512, configDrive: 'mandatory', egress: ['store'] },
-  data: [
-    {
-      id: 'shop-app-1',
-      mount: '/srv/a\nb',
-      bytes: 5,
-      files: 1,
-      manifest: `sha256:${'a'.repeat(64)}`,
-      segments: `sha256:${'b'.repeat(64)}`,
-      mode: 'eager',
-      before: ['nginx.service'],
-      credential: 'data.shop-app-1.url',
-    },
-  ],
-  credentials: [],
-  stripped: [],
-};
+const dataSets = [{ id: 'shop-app-1', path: '/srv/a\nb', bytes: 5, mode: 'eager' }];
 
 test('the folder gets contract, templates, text and checksums that agree', async () => {
   const image = path.join(dir, 'out', 'shop.qcow2');
   await writeFile(image, 'image');
-  await writeFile(path.join(dir, 'data', 'contract.json'), JSON.stringify(contract));
+  await writeFile(path.join(dir, 'data', 'contract.json'), '{}');
   const artifact: Artifact = {
     platform: 'openstack',
     path: image,
@@ -66,7 +38,7 @@ test('the folder gets contract, templates, text and checksums that agree', async
     request: { name: 'shop', store: 'file:/srv/store' },
     facts: { firmware: 'uefi' },
     paths: { out: path.join(dir, 'out'), data: path.join(dir, 'data') },
-    result: () => [artifact],
+    result: (name: string) => (name === 'encode' ? [artifact] : dataSets),
     change: (c: { path: string }) => changes.push(c.path),
     progress: () => {},
     log: silentLog,
@@ -91,13 +63,13 @@ test('the folder gets contract, templates, text and checksums that agree', async
 });
 
 test('an image without data sets needs no document', () => {
-  expect(provisionTemplate(undefined)).toEqual({ version: 1, data: {} });
+  expect(provisionTemplate([])).toEqual({ version: 1, data: {} });
   const text = handOver({
     name: 'x',
     store: 'file:/s',
     firmware: 'bios',
     artifacts: [],
-    contract: undefined,
+    dataSets: [],
     minDiskGib: 1,
     hasNetworkData: false,
   });
