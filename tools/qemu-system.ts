@@ -202,7 +202,8 @@ async function machineArguments(
   const args = ['-nodefaults', '-no-user-config', '-display', 'none', '-name', 'port-image-verify'];
   args.push('-machine', boot.machine[options.firmware], ...cpuArguments(options));
   args.push('-m', String(options.memoryMib ?? 2048), '-smp', String(options.cpus ?? 2));
-  args.push('-sandbox', 'on,obsolete=deny,elevateprivileges=deny');
+  // Not elevateprivileges=deny: it forbids setsid, which QEMU's forwards call before they start the relay.
+  args.push('-sandbox', 'on,obsolete=deny');
   args.push(...(await firmwareArguments(dir, options)));
   args.push(...smbiosArguments(boot.smbios));
   args.push(
