@@ -70,7 +70,9 @@ export const Entry = z.object({
   xattrs: z
     .record(z.string(), z.string())
     .optional()
-    .describe('values in base64; ACLs as system.posix_acl_*'),
+    .describe(
+      'names with % and bytes outside printable ASCII as %xx, values in base64; ACLs as system.posix_acl_*',
+    ),
   sparse: z
     .array(z.tuple([z.number().int(), z.number().int()]))
     .optional()

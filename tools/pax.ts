@@ -5,9 +5,9 @@ const BLOCK = 512;
 /** One record: keyword and raw value. */
 export type PaxRecord = [keyword: string, value: string | Uint8Array];
 
-/** `LENGTH KEYWORD=VALUE\n`, where LENGTH counts itself. */
+/** `LENGTH KEYWORD=VALUE\n`, where LENGTH counts itself. The keyword is raw bytes as latin1, for names of xattrs. */
 export function paxRecord(keyword: string, value: string | Uint8Array): Buffer {
-  const rest = Buffer.concat([Buffer.from(` ${keyword}=`), Buffer.from(value), Buffer.from('\n')]);
+  const rest = Buffer.concat([Buffer.from(` ${keyword}=`, 'latin1'), Buffer.from(value), Buffer.from('\n')]);
   let length = rest.length + 1;
   while (String(length).length + rest.length !== length) length = String(length).length + rest.length;
   return Buffer.concat([Buffer.from(String(length)), rest]);

@@ -158,6 +158,8 @@ async function writeMember(
     error ? closed.reject(error) : closed.resolve(),
   ) as unknown as Writable;
   sink.on('error', closed.reject);
+  // It may fail while nobody waits for it (content is being read); the next write tells.
+  closed.promise.catch(() => {});
   if (entry.type !== 'file') {
     sink.end();
     await closed.promise;

@@ -9,6 +9,7 @@ import { run } from '../../core/command.ts';
 import type { Manifest } from '../../core/data-set.ts';
 import { asPortError, PortError } from '../../core/errors.ts';
 import { FILE_MODE, makeDir } from '../../core/files.ts';
+import { printable } from '../../core/text.ts';
 import { readManifest } from './read-back.ts';
 import type { Store } from './store.ts';
 
@@ -69,7 +70,15 @@ export async function restoreDataSet(
       if (hash.digest('hex') !== segment.sha256) {
         throw new PortError('STORE_MISMATCH', `${id}/${segment.key} is not what was written`);
       }
-      await run('tar', [...TAR_EXTRACT, '--file', file, '--directory', target], { signal: options.signal });
+      const { exitCode, stderr } = await run('tar', [...TAR_EXTRACT, '--file', file, '--directory', target], {
+        signal: options.signal,
+        okStatus: [0, 1, 2],
+      });
+      // The last line of tar only says that there were errors before.
+      if (exitCode !== 0) {
+        const cause = printable(stderr.split('\n')[0] ?? '').slice(0, 500);
+        throw new PortError('PROGRAM_FAILED', `tar could not restore ${id}/${segment.key}: ${cause}`);
+      }
     }
   } finally {
     await fs.rm(scratch, { recursive: true, force: true });

@@ -144,6 +144,11 @@ async function putCompressed(
   return result;
 }
 
+/** Name of an xattr (raw bytes as latin1) as text: `%` and bytes outside printable ASCII as %xx. */
+export function attributeName(name: string): string {
+  return name.replace(/[^\x20-\x24\x26-\x7e]/g, (c) => `%${c.charCodeAt(0).toString(16).padStart(2, '0')}`);
+}
+
 /** An entry as a line of the manifest's list. */
 export function entryLine(entry: TreeEntry, segment: number, sha256: string | undefined): Entry {
   const base64 = (text: string) => Buffer.from(text, 'latin1').toString('base64');
@@ -161,7 +166,11 @@ export function entryLine(entry: TreeEntry, segment: number, sha256: string | un
     ...(entry.link === undefined ? {} : { link: base64(entry.link) }),
     ...(entry.xattrs === undefined
       ? {}
-      : { xattrs: Object.fromEntries([...entry.xattrs].map(([k, v]) => [k, v.toString('base64')])) }),
+      : {
+          xattrs: Object.fromEntries(
+            [...entry.xattrs].map(([k, v]) => [attributeName(k), v.toString('base64')]),
+          ),
+        }),
     ...(entry.type === 'file' && isSparse(ranges, entry.size) ? { sparse: ranges } : {}),
     ...(entry.device === undefined ? {} : { device: entry.device }),
     segment,

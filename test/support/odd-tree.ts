@@ -26,6 +26,7 @@ mkfifo app/fifo; mknod app/null c 1 3; mknod app/blk b 7 200
 chown -h 77:88 app/dangling; chown 3000000:4294967294 app/hole
 setfattr -n user.note -v "$(printf 'a\\nb=c')" app/plain
 setfattr -n 'user.odd=%name' -v 0x00ff0a3d app/plain
+setfattr -n "$(printf 'user.na\\303\\257ve \\377"x')" -v 1 app/plain
 setfattr -n user.empty app/plain
 setfattr -n trusted.t -v 1 app/empty
 setfattr -n user.s -v sparse app/sparse
