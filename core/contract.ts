@@ -12,7 +12,7 @@ import { GIB } from './sizes.ts';
 /** Where the contract lies in the image. */
 export const CONTRACT_PATH = '/usr/lib/port-image/contract.json';
 
-export const ContractData = z.object({
+const ContractData = z.object({
   id: z.string().regex(DATA_SET_ID),
   mount: z.string().describe('path in the guest'),
   bytes: z.number(),
@@ -91,7 +91,7 @@ export interface ContractInput {
 }
 
 /** Modules that every boot-menu kernel has in its initramfs or built in, out of those the platforms ask for. */
-export function driversOf(facts: Facts, platforms: readonly Platform[]): string[] {
+function driversOf(facts: Facts, platforms: readonly Platform[]): string[] {
   const wanted = new Set(
     platforms.flatMap((p) => [
       ...p.needs.storageModules,

@@ -14,7 +14,7 @@ export async function writeContract(guest: GuestFiles, contract: Contract): Prom
 }
 
 /** Reads the contract back. Throws GUEST_BROKEN when it is missing or no contract. */
-export async function readContract(guest: GuestFiles): Promise<Contract> {
+async function readContract(guest: GuestFiles): Promise<Contract> {
   try {
     return Contract.parse(JSON.parse((await guest.readText(CONTRACT_PATH)) ?? ''));
   } catch (error) {

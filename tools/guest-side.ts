@@ -45,7 +45,7 @@ export interface Installed {
 }
 
 /** Reads a file of the package's `guest/` folder, in a checkout or beside the compiled sources. Throws BUG. */
-export async function guestAsset(name: string): Promise<string> {
+async function guestAsset(name: string): Promise<string> {
   for (let dir = import.meta.dirname; ; dir = path.dirname(dir)) {
     try {
       return await fs.readFile(path.join(dir, 'guest', name), 'utf8');

@@ -142,7 +142,7 @@ export async function walkTree(guest: GuestSession, root: string, tmpDir: string
 }
 
 /** Reads the four files of a walk. */
-export async function readWalk(dir: string): Promise<Tree> {
+async function readWalk(dir: string): Promise<Tree> {
   const xattrs = await parseXattrs(lines(path.join(dir, 'xattrs')));
   const maps = await parseExtents(path.join(dir, 'extents'));
   const devices = new Map<string, [number, number]>();

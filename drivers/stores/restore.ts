@@ -14,7 +14,7 @@ import { readManifest } from './read-back.ts';
 import type { Store } from './store.ts';
 
 /** Arguments with which GNU tar restores everything a segment holds. */
-export const TAR_EXTRACT = [
+const TAR_EXTRACT = [
   '--extract',
   '--numeric-owner',
   '--same-owner',

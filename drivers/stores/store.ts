@@ -38,6 +38,7 @@ export interface Store {
   readonly url: string;
   /** Proves that it can be written to, by a harmless call; `neededBytes` is compared with free space where known. */
   check(neededBytes: number): Promise<void>;
+  /** The result always has the sha256 of the bytes that were handed over, whatever the store keeps. */
   put(key: string, body: AsyncIterable<Uint8Array>, options?: PutOptions): Promise<StoredObject>;
   /** Content as a stream; throws STORE when there is no such object. */
   get(key: string, options?: GetOptions): Promise<Readable>;

@@ -152,7 +152,7 @@ find . -maxdepth 1 -name '*.list' -print0 |
 `;
 
 /** Refuses what is not a folder, reached over a link, or holds files of packages. Throws UNSAFE_PATH. */
-export async function lookAt(guest: GuestSession, path: string): Promise<void> {
+async function lookAt(guest: GuestSession, path: string): Promise<void> {
   const parts = path.split('/').slice(1);
   for (const [i] of parts.entries()) {
     const part = `/${parts.slice(0, i + 1).join('/')}`;
@@ -174,7 +174,7 @@ export async function lookAt(guest: GuestSession, path: string): Promise<void> {
 }
 
 /** Refuses other file systems inside the tree, which would have to travel on their own. */
-export function checkMounts(path: string, facts: Facts): void {
+function checkMounts(path: string, facts: Facts): void {
   const inner = facts.mounts.filter((m) => m.path !== path && below(m.path, path)).map((m) => m.path);
   if (inner.length > 0) {
     throw new PortError('USAGE', `cannot strip ${printable(path)}: other file systems are mounted in it`, {

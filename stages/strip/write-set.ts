@@ -20,7 +20,7 @@ import { rangesOf, type TreeContent } from '../../tools/tree-content.ts';
 import type { TreeEntry } from '../../tools/tree-walk.ts';
 
 /** Uncompressed bytes after which a segment is closed. A file is never split, so a segment may be larger. */
-export const SEGMENT_BYTES = 128 * MIB;
+const SEGMENT_BYTES = 128 * MIB;
 const LANES = 2;
 // Level 3: 250-400 MB/s on one core. ZSTD_c_nbWorkers stays 0: its threads take memory per segment, lanes do not.
 const ZSTD = { chunkSize: 1 << 18, params: { [constants.ZSTD_c_compressionLevel]: 3 } };
@@ -57,7 +57,7 @@ export interface WrittenSet {
 }
 
 /** Cuts the tree into segments. The last one completes the folders, after everything was put into them. */
-export function planSegments(
+function planSegments(
   entries: readonly TreeEntry[],
   content: Pick<TreeContent, 'ranges'>,
   target = SEGMENT_BYTES,
@@ -107,7 +107,6 @@ async function putCompressed(
   producing: Promise<unknown>,
   signal: AbortSignal,
 ): Promise<StoredBytes> {
-  const hash = createHash('sha256');
   const result: StoredBytes = { bytes: 0, sha256: '', plainBytes: 0 };
   const zstd = createZstdCompress(ZSTD);
   const results = await Promise.allSettled([
@@ -115,7 +114,6 @@ async function putCompressed(
     store.put(
       key,
       counted(zstd, (chunk) => {
-        hash.update(chunk);
         result.bytes += chunk.byteLength;
       }),
       { signal },
@@ -133,19 +131,17 @@ async function putCompressed(
   // One cause stops all three; the others only report a closed stream.
   const cause = errors.find((e) => e instanceof PortError && e.code !== 'BUG') ?? errors[0];
   if (cause !== undefined) throw cause;
-  result.sha256 = hash.digest('hex');
   const put = results[1];
-  if (put.status === 'fulfilled' && put.value.bytes !== result.bytes) {
-    throw new PortError(
-      'STORE_MISMATCH',
-      `${key}: the store took ${put.value.bytes} of ${result.bytes} bytes`,
-    );
+  if (put.status !== 'fulfilled' || put.value.sha256 === undefined || put.value.bytes !== result.bytes) {
+    throw new PortError('STORE_MISMATCH', `${key}: the store did not take all ${result.bytes} bytes`);
   }
+  // The digest is of what was handed to the store, made while it was sent; reading back proves the rest.
+  result.sha256 = put.value.sha256;
   return result;
 }
 
 /** Name of an xattr (raw bytes as latin1) as text: `%` and bytes outside printable ASCII as %xx. */
-export function attributeName(name: string): string {
+function attributeName(name: string): string {
   return name.replace(/[^\x20-\x24\x26-\x7e]/g, (c) => `%${c.charCodeAt(0).toString(16).padStart(2, '0')}`);
 }
 
