@@ -52,6 +52,8 @@ const SIGNS: readonly Sign[] = [
 export interface Diagnosis {
   seen: string;
   final: boolean;
+  /** True once a login prompt was there: the boot came to its end. */
+  login: boolean;
 }
 
 /** Reads the console so far. A guest that writes nothing stays with `nothing on the serial console`. */
@@ -61,16 +63,17 @@ export function diagnose(consoleText: string): Diagnosis {
   let found: Diagnosis = {
     seen: text.trim() === '' ? 'nothing on the serial console' : 'no known sign on the serial console',
     final: false,
+    login: false,
   };
   let cause = '';
   for (const { pattern, seen, final } of SIGNS) {
     if (!pattern.test(text)) continue;
     if (/panic|ALERT/i.test(pattern.source)) cause ||= seen;
-    found = { seen, final };
+    found = { seen, final, login: /login prompt/.test(seen) };
   }
   // The alert says why the prompt appeared.
   if (found.seen.startsWith('initramfs prompt') && cause.startsWith('initramfs:')) {
-    found = { seen: `${found.seen} (${cause.slice('initramfs: '.length)})`, final: true };
+    found = { seen: `${found.seen} (${cause.slice('initramfs: '.length)})`, final: true, login: false };
   }
   return found;
 }

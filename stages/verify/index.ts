@@ -65,6 +65,7 @@ async function run(ctx: StageContext, { boots }: VerifyPlan): Promise<Verificati
         ...(dataSets.length > 0 ? { store: openStore(ctx.request.store) } : {}),
         dataSets,
         services,
+        pages: ctx.facts.pages,
         hostname: ctx.facts.os.hostname.split('.')[0] ?? '',
         dhcp: ctx.request.network === 'dhcp',
         signal: ctx.signal,

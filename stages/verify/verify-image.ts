@@ -239,6 +239,7 @@ class Boot {
       },
     );
     let finalSince: number | undefined;
+    let loginSince: number | undefined;
     for (;;) {
       if (this.#request.signal?.aborted) throw new PortError('INTERRUPTED', 'the verification was stopped');
       if (this.#report.ended) return { kind: 'report' };
@@ -251,6 +252,10 @@ class Boot {
       finalSince = seen.final ? (finalSince ?? now) : undefined;
       if (finalSince !== undefined && this.#report.kernel === '' && now - finalSince > 3_000) {
         return giveUp('the system did not come up');
+      }
+      if (seen.login) loginSince ??= now;
+      if (loginSince !== undefined && this.#report.kernel === '' && now - loginSince > silence * 1000) {
+        return giveUp('cloud-init did not run the user data');
       }
       if (now - started > limit * 1000) return giveUp(`no report within ${limit} s`);
       if (this.#report.kernel === '' && now - this.#lastSign > silence * 1000) {
