@@ -6,6 +6,7 @@ import { editFstab } from '../../tools/fstab.ts';
 import { lastAssignment, setVariable } from '../../tools/shell-variables.ts';
 import { textEdit } from '../edits.ts';
 import type { FileEdit, InitramfsBuild } from '../family.ts';
+import { BATCH, canBatch } from './initramfs-batch.ts';
 
 const CONFIG = '/etc/initramfs-tools';
 const BEGIN = '# Begin of modules added by port-image: what the target platforms need to find the root disk.';
@@ -101,7 +102,7 @@ export async function configureInitramfs(
 const REBUILD = `
 set -e
 work="$2"
-mkdir -p "$work"
+mkdir -p "$work/bin"
 free=$(df -Pk "$work" | awk 'NR==2 { print $4 }')
 if [ "$free" -ge 524288 ]; then TMPDIR="$work"; export TMPDIR; fi
 if [ -n "$3" ]; then compresslevel="$3"; export compresslevel; fi
@@ -110,7 +111,18 @@ bak=no
 [ ! -e "$target.dpkg-bak" ] || bak=yes
 old=no
 [ ! -e "$target.bak" ] || old=yes
-update-initramfs -c -t -k "$1"
+built=no
+if [ -n "$4" ] && [ "$(readlink -f /bin)" = /usr/bin ] && [ "$(readlink -f /lib)" = /usr/lib ]; then
+  printf '%s' "$4" > "$work/batch"
+  line='. /usr/share/initramfs-tools/hook-functions'
+  while IFS= read -r text; do
+    printf '%s\\n' "$text"
+    [ "$text" != "$line" ] || printf '. %s\\n' "$work/batch"
+  done < "$(command -v mkinitramfs)" > "$work/bin/mkinitramfs"
+  chmod 755 "$work/bin/mkinitramfs"
+  if PATH="$work/bin:$PATH" update-initramfs -c -t -k "$1"; then built=yes; fi
+fi
+[ "$built" = yes ] || update-initramfs -c -t -k "$1"
 [ "$bak" = yes ] || rm -f "$target.dpkg-bak"
 [ "$old" = yes ] || rm -f "$target.bak"
 rm -f "$target.new"
@@ -129,7 +141,11 @@ export async function rebuildInitramfs(guest: GuestSession, kernel: Kernel): Pro
   const level = normal === undefined ? undefined : value ? Number(value) : normal;
   const repackLevel = Number.isInteger(level) ? level : undefined;
   const work = `${guest.exchange}/initramfs`;
-  await guest.guest(REBUILD, [kernel.version, work, repackLevel === undefined ? '' : '1'], 3_600_000);
+  const batch = canBatch((await guest.readText('/usr/share/initramfs-tools/hook-functions')) ?? '')
+    ? BATCH
+    : '';
+  const args = [kernel.version, work, repackLevel === undefined ? '' : '1', batch];
+  await guest.guest(REBUILD, args, 3_600_000);
   await guest.remove(work);
   return repackLevel === undefined ? {} : { repackLevel };
 }
