@@ -91,7 +91,7 @@ export interface ContractInput {
 }
 
 /** Modules that every boot-menu kernel has in its initramfs or built in, out of those the platforms ask for. */
-function driversOf(facts: Facts, platforms: readonly Platform[]): string[] {
+export function driversOf(facts: Facts, platforms: readonly Platform[]): string[] {
   const wanted = new Set(
     platforms.flatMap((p) => [
       ...p.needs.storageModules,

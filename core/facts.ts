@@ -162,6 +162,9 @@ export const Facts = z.object({
   users: z.array(User),
   packages: z.array(InstalledPackage),
   candidates: z.array(Candidate),
+  pages: z
+    .array(z.object({ path: z.string(), file: z.string(), sha256: z.string() }))
+    .describe('static pages the local web server answers on port 80, with the sha256 of their files'),
 });
 /** What was found on the source. */
 export type Facts = z.infer<typeof Facts>;

@@ -45,9 +45,15 @@ async function prove(
   }
 }
 
+/** The disk to encode: the customised one when the user's commands ran on top of the work disk. */
+function workDisk(ctx: StageContext): { path: string; format: string } {
+  const customized = ctx.result<{ disk: string }>('customize');
+  return { path: customized?.disk ?? ctx.paths.work, format: 'qcow2' };
+}
+
 async function writeImage(ctx: StageContext, output: Output, temporary: string): Promise<number> {
   const options = { signal: ctx.signal, log: ctx.log };
-  const work = { path: ctx.paths.work, format: 'qcow2' };
+  const work = workDisk(ctx);
   const image = { path: temporary, format: output.format };
   // created by us first, so that the mode is private from the first byte on
   await (await fs.open(temporary, 'wx', 0o600)).close();
@@ -72,7 +78,7 @@ export async function encodeOutput(ctx: StageContext, output: Output): Promise<A
   await removeLeftovers(ctx.paths.out, output.file);
   try {
     const virtualBytes = await writeImage(ctx, output, temporary);
-    const work = { path: ctx.paths.work, format: 'qcow2' };
+    const work = workDisk(ctx);
     // both read the same pages, one core each
     const [sha256] = await Promise.all([
       sha256File(temporary, ctx.signal),

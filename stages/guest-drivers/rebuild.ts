@@ -13,7 +13,10 @@ import type { KernelPlan } from './needs.ts';
 /** Proof of one rebuilt initramfs. */
 export interface RebuiltInitramfs {
   version: string;
+  /** How many modules it holds. */
   modules: number;
+  /** Of the platforms' modules, those it holds. */
+  drivers: string[];
   bytes: number;
   compression: string;
   seconds: number;
@@ -100,8 +103,14 @@ async function proveInitramfs(
         listing = small;
       }
     }
-    const { bytes, compression } = listing;
-    return { version: plan.version, modules: listing.modules.length, bytes, compression };
+    const { bytes, compression, modules } = listing;
+    const wanted = ctx.platforms.flatMap(({ needs: n }) => [
+      ...n.storageModules,
+      ...n.networkModules,
+      ...n.optionalModules,
+    ]);
+    const drivers = [...new Set(wanted)].filter((m) => modules.includes(m)).sort();
+    return { version: plan.version, modules: modules.length, drivers, bytes, compression };
   } finally {
     await fs.rm(built, { force: true });
     await fs.rm(packed, { force: true });

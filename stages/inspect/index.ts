@@ -16,6 +16,7 @@ import { mountGuest } from './mount.ts';
 import { networkFacts } from './network.ts';
 import { osFacts, userFacts } from './os.ts';
 import { agentFacts, parseDpkgStatus } from './packages.ts';
+import { findPages } from './pages.ts';
 import { type Probe, parseProbe } from './probe.ts';
 import { chooseRoot, familyOf, planMounts, refuseBroken } from './root.ts';
 import { COLLECT, COUNT, PROBE } from './scripts.ts';
@@ -144,6 +145,7 @@ export async function inspectGuest(ctx: InspectContext): Promise<Facts> {
     users,
     packages,
     candidates,
+    pages: await findPages(guest, bundle, services),
   } satisfies Facts);
 }
 

@@ -1,8 +1,12 @@
 /** Forgets what belongs to the one machine the server ran on, and nothing else. */
+import * as path from 'node:path';
 import * as z from 'zod';
+import { driversOf } from '../../core/contract.ts';
+import { writeJson } from '../../core/files.ts';
 import type { Stage, StageContext } from '../../core/stage.ts';
 import { applyEdits, recordEdits } from '../../families/edits.ts';
 import type { FileEdit } from '../../families/family.ts';
+import { updateContract } from '../../tools/contract-writer.ts';
 import { findSecrets } from './secrets.ts';
 
 /** What the stage intends. Files named here are removed without keeping their content anywhere. */
@@ -111,6 +115,19 @@ async function identityEdits(ctx: StageContext): Promise<FileEdit[]> {
   return edits;
 }
 
+/** The contract names the drivers of the initramfs as rebuilt; the operator gets a copy beside the image. */
+async function completeContract(ctx: StageContext): Promise<void> {
+  const rebuilt =
+    ctx.result<{ rebuilt: { version: string; drivers: string[] }[] }>('guest-drivers')?.rebuilt ?? [];
+  const kernels = ctx.facts.kernels.map((kernel) => {
+    const now = rebuilt.find((r) => r.version === kernel.version);
+    return now === undefined ? kernel : { ...kernel, initramfsModules: now.drivers };
+  });
+  const drivers = driversOf({ ...ctx.facts, kernels }, ctx.platforms);
+  const contract = await updateContract(ctx.guest, (c) => ({ ...c, facts: { ...c.facts, drivers } }));
+  await writeJson(path.join(ctx.paths.data, 'contract.json'), contract);
+}
+
 /** The stage. */
 export const stage: Stage<SealPlan, SealResult> = {
   name: 'seal',
@@ -143,6 +160,7 @@ export const stage: Stage<SealPlan, SealResult> = {
     ) {
       await ctx.guest.symlink('/etc/machine-id', '/var/lib/dbus/machine-id');
     }
+    await completeContract(ctx);
     const secrets = await findSecrets(ctx);
     if (ctx.request.generalize && secrets.length > 0) {
       ctx.warn(

@@ -44,16 +44,6 @@ out=$(fstrim -v "/sysroot$1" 2>&1) || { case "$out" in *"not supported"*|*"Not s
 echo "$out" | sed -n 's/.*(\\([0-9][0-9]*\\) bytes.*/\\1/p'
 `;
 
-/** Gives the area back (or writes zeros where that is impossible), then makes it again with its identity. */
-const SWAP = `
-set -e
-bytes=$(blockdev --getsize64 "$1")
-blkdiscard "$1" 2>/dev/null || dd if=/dev/zero of="$1" bs=1M conv=fsync 2>/dev/null || true
-if [ -n "$3" ]; then mkswap -U "$2" -L "$3" "$1" >/dev/null; else mkswap -U "$2" "$1" >/dev/null; fi
-[ "$(blkid -p -s UUID -o value "$1")" = "$2" ]
-echo "$bytes"
-`;
-
 /** Fills a group's free extents with a volume, gives that back and removes it. Metadata changes twice, data never. */
 const FREE_EXTENTS = `
 set -e
@@ -104,6 +94,23 @@ function parseBytes(output: string): number | undefined {
   return Number.isSafeInteger(bytes) && bytes >= 0 ? bytes : undefined;
 }
 
+/**
+ * Gives a swap area back and makes it again with its identity. Only API calls name the device: the appliance's kernel
+ * may number disks differently, libguestfs translates. Returns the area's bytes. Throws APPLIANCE.
+ */
+async function emptySwap(ctx: StageContext, device: string, uuid: string, label: string): Promise<number> {
+  const { guest } = ctx;
+  if ((await guest.call('vfs-uuid', [device])).trim() !== uuid) {
+    throw new PortError('APPLIANCE', `${device} is not the swap area that was found there`);
+  }
+  await guest.call('blkdiscard', [device]);
+  await guest.call('mkswap', [device, ...(label === '' ? [] : [`label:${label}`]), `uuid:${uuid}`]);
+  if ((await guest.call('vfs-uuid', [device])).trim() !== uuid) {
+    throw new PortError('APPLIANCE', `swap on ${device} could not be made again`);
+  }
+  return Number(await guest.call('blockdev-getsize64', [device]));
+}
+
 /** The stage. */
 export const stage: Stage<TrimPlan, TrimResult> = {
   name: 'trim',
@@ -132,9 +139,7 @@ export const stage: Stage<TrimPlan, TrimResult> = {
     for (const { device, uuid, label } of plan.swaps) {
       ctx.signal.throwIfAborted();
       ctx.progress({ text: `emptying swap on ${device}` });
-      const bytes = parseBytes(await ctx.guest.appliance(SWAP, [device, uuid, label]));
-      if (bytes === undefined) throw new PortError('APPLIANCE', `swap on ${device} could not be made again`);
-      result.swapBytes += bytes;
+      result.swapBytes += await emptySwap(ctx, device, uuid, label);
     }
     for (const name of plan.volumeGroups) {
       ctx.signal.throwIfAborted();

@@ -222,6 +222,7 @@ export function sampleFacts(change: Partial<Facts> = {}): Facts {
     users: [],
     packages: [],
     candidates: [],
+    pages: [],
     ...change,
   };
 }

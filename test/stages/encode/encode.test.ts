@@ -85,6 +85,7 @@ describe.skipIf(requires('qemu-img'))('encode', () => {
       platforms,
       facts,
       signal: new AbortController().signal,
+      result: () => undefined,
       log: silentLog,
       progress: (event: Progress) => progress.push(event),
       change: () => {},
