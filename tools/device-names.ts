@@ -122,7 +122,11 @@ export class DeviceNames {
     if (isRemovable(device)) return { kind: 'removable' };
     const name = parseDiskName(device);
     if (name === undefined) return this.#resolveStable(device);
-    const path = (mountPoint === undefined ? undefined : this.#mounted(mountPoint)) ?? this.#devicePath(name);
+    const mounted = mountPoint === undefined ? undefined : this.#mounted(mountPoint);
+    const path = mounted ?? this.#devicePath(name);
+    // What is mounted elsewhere is not meant here: `/dev/sda1` for a USB stick, on a server that boots from NVMe.
+    const elsewhere = this.#facts.mounts.some((m) => m.device === path && m.path !== mountPoint);
+    if (mountPoint !== undefined && mounted === undefined && elsewhere) return { kind: 'unknown' };
     const filesystem = this.#facts.filesystems.find((f) => f.device === path);
     if (filesystem === undefined || !sameType(type, filesystem.type)) return { kind: 'unknown' };
     if (filesystem.uuid !== '') return { kind: 'known', spec: `UUID=${filesystem.uuid}`, filesystem };

@@ -95,6 +95,11 @@ tmpfs /tmp tmpfs nosuid 0 0`);
   test('the mount point decides, whatever the old name was', () => {
     expect(editFstab('/dev/sdq1 /boot ext4 ro 0 0', names()).text).toBe(`${BOOT} /boot ext4 ro 0 0`);
   });
+  test('a stick that is called like a disk of the server is left alone', () => {
+    const text = '/dev/sda1 /media/usb auto rw,user,noauto 0 0';
+    const before = `UUID=8f0f9c5a-6a53-4d27-a3bb-2b0f6a1f5c01 /boot ext4 defaults 0 2\n${text}`;
+    expect(editFstab(before, names()).text).toBe(before);
+  });
   test('crypttab', () => {
     const { text, warnings } = editCrypttab('# c\nx /dev/sda3  none luks\ny /dev/sdd1 none\n', names());
     expect(text).toBe(`# c\nx ${SWAP}  none luks\ny /dev/sdd1 none\n`);
