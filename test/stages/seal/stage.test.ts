@@ -1,7 +1,11 @@
 import * as fs from 'node:fs/promises';
 import { afterEach, expect, test } from 'vitest';
+import { buildContract } from '../../../core/contract.ts';
+import type { Kernel } from '../../../core/facts.ts';
+import type { StageName } from '../../../core/stage.ts';
 import { platformsNamed } from '../../../drivers/registry.ts';
 import { stage } from '../../../stages/seal/index.ts';
+import { writeContract } from '../../../tools/contract-writer.ts';
 import { makeContext, makeTree, sampleFacts, type TreeSession } from '../../support/tree-guest.ts';
 
 let guest: TreeSession;
@@ -32,15 +36,39 @@ const user = {
   authorizedKeys: 1,
 };
 
+const kernel: Kernel = {
+  version: '6.1',
+  image: '/boot/vmlinuz-6.1',
+  initramfs: '/boot/initrd.img-6.1',
+  inBootMenu: true,
+  isDefault: true,
+  builtin: [],
+  modules: ['virtio_blk'],
+  initramfsModules: [],
+};
+
 async function job(generalize: boolean) {
   guest = await makeTree(TREE);
-  return makeContext({
+  const platforms = platformsNamed(['qemu']);
+  const facts = sampleFacts({ users: [user], kernels: [kernel] });
+  const ctx = makeContext({
     stage: 'seal',
     guest,
-    facts: sampleFacts({ users: [user] }),
-    platforms: platformsNamed(['qemu']),
+    facts,
+    platforms,
     request: { generalize },
+    out: guest.root,
   });
+  const { request } = ctx;
+  await writeContract(guest, buildContract({ facts, request, platforms, dataSets: [], version: '1' }));
+  await fs.mkdir(ctx.paths.data);
+  return {
+    ...ctx,
+    result: <T>(name: StageName) =>
+      (name === 'guest-drivers' ? { rebuilt: [{ version: '6.1', drivers: ['virtio_blk'] }] } : undefined) as
+        | T
+        | undefined,
+  };
 }
 
 test('only the machine is forgotten, the server stays', async () => {
@@ -68,6 +96,9 @@ test('only the machine is forgotten, the server stays', async () => {
     expect(await guest.kind(path)).toBe('file');
   }
   expect(JSON.stringify([ctx.changes, result])).not.toMatch(/PRIVATE|psecret|"seed"|"lease"/);
+  expect(JSON.parse(await fs.readFile(`${ctx.paths.data}/contract.json`, 'utf8')).facts.drivers).toEqual([
+    'virtio_blk',
+  ]);
   expect((await stage.plan(ctx)).remove).toEqual([]);
 });
 
