@@ -1,5 +1,4 @@
-/** Sizes and durations: parsing what people write, printing what people read. */
-import { PortError } from './errors.ts';
+/** Sizes and durations as people read them. */
 
 /** 1 KiB in bytes. */
 export const KIB = 1024;
@@ -7,19 +6,6 @@ export const KIB = 1024;
 export const MIB = 1024 * KIB;
 /** 1 GiB in bytes. */
 export const GIB = 1024 * MIB;
-
-const UNITS: Readonly<Record<string, number>> = { '': 1, K: KIB, M: MIB, G: GIB, T: 1024 * GIB };
-
-/** Parses `512`, `64K`, `300M`, `1.5G`, `2T` (also `KiB`, `MB`; always powers of 1024). Throws USAGE. */
-export function parseSize(text: string): number {
-  const match = /^(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?$/i.exec(text.trim());
-  const unit = UNITS[(match?.[2] ?? '').toUpperCase()];
-  const size = Math.round(Number(match?.[1]) * (unit ?? Number.NaN));
-  if (!Number.isSafeInteger(size)) {
-    throw new PortError('USAGE', `not a size: ${text}`, { hint: 'write for example 64K, 300M or 1.5G' });
-  }
-  return size;
-}
 
 /** Bytes for people: `0 B`, `13 KiB`, `1.4 GiB`. */
 export function formatBytes(bytes: number): string {

@@ -5,7 +5,11 @@ const site = (body: string): string => `# server { in a comment }\nserver {\n${b
 
 test.each([
   ['plain', 'listen 80 default_server;\nroot /srv/www;\nindex index.html;', '/srv/www/index.html'],
-  ['other locations', 'listen 80;\nroot "/srv/www/";\nlocation /api { proxy_pass http://x; }', '/srv/www/index.html'],
+  [
+    'other locations',
+    'listen 80;\nroot "/srv/www/";\nlocation /api { proxy_pass http://x; }',
+    '/srv/www/index.html',
+  ],
   ['try_files', 'root /srv/www;\nlocation / { try_files $uri $uri/ =404; }', '/srv/www/index.html'],
   ['address', 'listen 0.0.0.0:80;\nroot /srv/www;', '/srv/www/index.html'],
 ])('%s: the front page is known', (_, body, file) => {
