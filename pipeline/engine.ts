@@ -338,6 +338,11 @@ class Run {
       ...(session === undefined ? {} : { session }),
       ...(digest === undefined ? {} : { digest }),
     });
+    this.#state.log.info('stage done', {
+      stage: name,
+      seconds,
+      peakRssBytes: process.resourceUsage().maxRSS * 1024,
+    });
     this.#options.listener({ event: 'stage-done', stage: name, seconds });
   }
 

@@ -34,7 +34,7 @@ const env = libguestfsEnvironment(await probeKvm());
 interface Converted {
   stages: { name: string; seconds: number }[];
   outputs: { path: string; bytes: number }[];
-  dataSets: { bytes: number }[];
+  dataSets: { path: string; bytes: number }[];
   applianceLaunches: number;
   peakRssBytes: number;
 }
@@ -162,16 +162,15 @@ try {
     process.stderr.write(`stages: ${ours.stages.map((s) => `${s.name} ${s.seconds}`).join(', ')}\n`);
     await fs.rm(path.join(dir, 'peer'), { recursive: true, force: true });
     if (only.includes('tar')) {
-      const data = ours.dataSets.reduce((sum, d) => sum + d.bytes, 0);
+      // the same trees; ours also compresses, stores, reads back, verifies and removes them
       const strip = ours.stages.find((s) => s.name === 'strip')?.seconds ?? Number.NaN;
-      const [tarBytes, tarSeconds] = await timed('guestfish tar-out', tarOut);
-      const [oursRate, theirsRate] = [data / strip, tarBytes / tarSeconds];
+      const [tarSeconds] = await timed('guestfish tar-out', () => tarOut(ours.dataSets.map((d) => d.path)));
       rows.push({
-        what: 'strip (with reading back) against tar-out',
-        ours: `${formatBytes(oursRate)}/s`,
-        theirs: `${formatBytes(theirsRate)}/s`,
-        ratio: ratio(oursRate, theirsRate),
-        goal: '≥ 4',
+        what: 'strip against tar-out of the same trees',
+        ours: formatSeconds(strip),
+        theirs: formatSeconds(tarSeconds),
+        ratio: `${ratio(tarSeconds, strip)} x`,
+        goal: '≥ 4 x',
       });
     }
   }
@@ -198,15 +197,13 @@ try {
   await fs.rm(dir, { recursive: true, force: true });
 }
 
-/** What guestfish reads through the appliance, launch not counted. */
-async function tarOut(): Promise<number> {
+/** Seconds guestfish needs to read trees through the appliance; launching and mounting are not counted. */
+async function tarOut(trees: readonly string[]): Promise<number> {
   const target = path.join(dir, 'tar-out.tar');
-  await execa('guestfish', ['--ro', '--format=raw', '-a', disk, '-i', 'tar-out', '/srv/app', target], {
-    env,
-  });
-  const { size } = await fs.stat(target);
+  const input = trees.map((t) => `time tar-out ${t} ${target}\n`).join('');
+  const { stdout } = await execa('guestfish', ['--ro', '--format=raw', '-a', disk, '-i'], { env, input });
   await fs.rm(target);
-  return size;
+  return [...stdout.matchAll(/elapsed time: ([\d.]+) seconds/g)].reduce((sum, m) => sum + Number(m[1]), 0);
 }
 
 console.log(`\n${'what'.padEnd(44)}${'port-image'.padEnd(16)}${'peer'.padEnd(16)}${'ratio'.padEnd(10)}goal`);

@@ -31,7 +31,7 @@ export interface DigestOptions {
 
 const BLOCK_BYTES = 64 * 1024;
 /** Two buffers of this size: one is read while the other is summed. */
-const READ_BYTES = 4 * 1024 * 1024;
+const READ_BYTES = 1024 * 1024;
 const ZEROS = Buffer.alloc(BLOCK_BYTES);
 
 interface Range {

@@ -32,9 +32,7 @@ export interface CliResult {
 /** Runs `port-image ARGS…` and returns however it ended. */
 export async function runCli(args: readonly string[], options: CliOptions = {}): Promise<CliResult> {
   const [file, argv] =
-    options.bin === undefined
-      ? [process.execPath, ['--disable-warning=ExperimentalWarning', path.join(ROOT, 'cli/main.ts'), ...args]]
-      : [options.bin, [...args]];
+    options.bin === undefined ? [path.join(ROOT, 'scripts/port-image'), [...args]] : [options.bin, [...args]];
   const result = await execa(file, argv, {
     reject: false,
     timeout: options.timeoutMs ?? 600_000,
