@@ -95,7 +95,7 @@ function sizes({ summary, facts }: ReportInput): Html {
     ...(stripped === 0
       ? []
       : [
-          { label: 'data taken out', value: stripped, text: formatBytes(stripped), kind: 'data' },
+          { label: 'data, with holes', value: stripped, text: formatBytes(stripped), kind: 'data' },
           { label: 'data stored', value: stored, text: `${formatBytes(stored)} in the store`, kind: 'data' },
         ]),
     ...summary.outputs.map((o) => ({

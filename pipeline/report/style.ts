@@ -14,6 +14,6 @@ table{border-collapse:collapse;width:100%}th,td{text-align:left;vertical-align:t
 svg{width:100%;max-width:760px;display:block;font:13px system-ui,sans-serif}svg text{fill:var(--fg)}svg .label{text-anchor:end}
 .before{fill:var(--before)}.after{fill:var(--after)}.data{fill:var(--data)}.time{fill:var(--time)}
 .change{margin:.25rem 0;border-left:3px solid var(--line);padding-left:.7rem}.change span{opacity:.8}.change code{color:var(--data)}
-div.before,div.after{margin:.3rem 0}figure{margin:1rem 0}img{max-width:100%;border:1px solid var(--line);border-radius:.3rem}
+div.before,div.after{margin:.3rem 0}figure{margin:1rem 0}img{max-width:min(100%,32rem);border:1px solid var(--line);border-radius:.3rem}
 footer{margin:3rem 0 1rem;opacity:.7;font-size:.85rem;overflow-wrap:anywhere}
 `;
