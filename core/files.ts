@@ -1,9 +1,7 @@
 /** Files of ours on the host: written whole or not at all, private to their owner. */
 import { createHash, randomBytes } from 'node:crypto';
-import { createReadStream } from 'node:fs';
 import * as fs from 'node:fs/promises';
 import * as path from 'node:path';
-import { pipeline } from 'node:stream/promises';
 import { PortError } from './errors.ts';
 import { formatBytes } from './sizes.ts';
 
@@ -69,11 +67,23 @@ export async function makeDir(target: string): Promise<void> {
   await fs.mkdir(target, { recursive: true, mode: DIR_MODE });
 }
 
-/** sha256 of a file in hex, streamed. */
+const HASH_BYTES = 1024 * 1024;
+
+/** sha256 of a file in hex. One buffer serves the whole file, so memory stays flat. */
 export async function sha256File(target: string, signal?: AbortSignal): Promise<string> {
   const hash = createHash('sha256');
-  await pipeline(createReadStream(target, { highWaterMark: 1 << 20 }), hash, signal ? { signal } : {});
-  return hash.digest('hex');
+  const buffer = Buffer.allocUnsafeSlow(HASH_BYTES);
+  const handle = await fs.open(target, 'r');
+  try {
+    for (;;) {
+      signal?.throwIfAborted();
+      const { bytesRead } = await handle.read(buffer, 0, HASH_BYTES, null);
+      if (bytesRead === 0) return hash.digest('hex');
+      hash.update(buffer.subarray(0, bytesRead));
+    }
+  } finally {
+    await handle.close();
+  }
 }
 
 /** Throws DISK_SPACE when the file system of `dir` has less than `neededBytes` free. */

@@ -1,7 +1,9 @@
 /** `port-image convert`. */
 import * as fs from 'node:fs/promises';
 import { Command } from 'commander';
+import { PortError } from '../../core/errors.ts';
 import { exists } from '../../core/files.ts';
+import { printable } from '../../core/text.ts';
 import { createJob } from '../../pipeline/job.ts';
 import { finishJob } from '../finish.ts';
 import { buildRequest, type ConvertFlags } from '../request.ts';
@@ -14,6 +16,7 @@ export function convertCommand(interruption: Interruption): Command {
   return new Command('convert')
     .description('convert a disk into a slim image for one or several platforms')
     .argument('<source>', 'image file (raw, qcow2, vmdk, vhd, vhdx, vdi) or block device; never written to')
+    .argument('[paths...]', 'more paths for --strip: --strip /srv/app /var/www')
     .option('--to <platforms>', 'where it shall run, separated by commas, or all')
     .option('--name <name>', 'name of the image (default: from the file name)')
     .option('--job <dir>', 'job folder; an existing one is resumed')
@@ -51,19 +54,29 @@ Examples:
   port-image convert shop01.raw --to openstack --strip auto --dry-run
   port-image convert /dev/sdb --to qemu --network keep --nic 52:54:00:12:34:56=enp3s0`,
     )
-    .action(async (source: string, flags: ConvertFlags & { dryRun?: boolean; json?: boolean }) => {
-      const { request, dir } = await buildRequest(source, flags);
-      const isNew = !(await exists(dir));
-      const paths = await createJob(dir, request);
-      const leave = async (): Promise<void> => {
-        // a dry run, and a refusal before anything was made, leave nothing behind
-        if (isNew) await fs.rm(paths.dir, { recursive: true, force: true });
-      };
-      await finishJob(paths.dir, {
-        interruption,
-        json: flags.json === true,
-        dryRun: flags.dryRun === true,
-        leave,
-      });
-    });
+    .action(
+      async (source: string, paths: string[], flags: ConvertFlags & { dryRun?: boolean; json?: boolean }) => {
+        if (paths.length > 0) {
+          if (!Array.isArray(flags.strip)) {
+            throw new PortError('USAGE', `one source at a time; what is ${printable(paths[0] ?? '')}?`, {
+              hint: 'port-image convert --help',
+            });
+          }
+          flags.strip.push(...paths);
+        }
+        const { request, dir } = await buildRequest(source, flags);
+        const isNew = !(await exists(dir));
+        const job = await createJob(dir, request);
+        const leave = async (): Promise<void> => {
+          // a dry run, and a refusal before anything was made, leave nothing behind
+          if (isNew) await fs.rm(job.dir, { recursive: true, force: true });
+        };
+        await finishJob(job.dir, {
+          interruption,
+          json: flags.json === true,
+          dryRun: flags.dryRun === true,
+          leave,
+        });
+      },
+    );
 }
