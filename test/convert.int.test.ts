@@ -253,6 +253,46 @@ describe.skipIf(missing)('bios-lvm to OpenStack, data stripped', () => {
       expect(await sha(source)).toBe(sourceSha);
     });
 
+    test('Ctrl-C: children stop within ten seconds, one line, exit status 130, lock released', async () => {
+      const job = path.join(dir, 'stopped');
+      const args = ['convert', source, '--to', 'qemu', '--no-strip', '--name', 'stopped', '--job', job];
+      const child = spawn(path.join(ROOT, 'scripts/port-image'), args, {
+        stdio: ['ignore', 'ignore', 'pipe'],
+      });
+      let text = '';
+      child.stderr.on('data', (chunk: Buffer) => {
+        text += chunk.toString();
+      });
+      const ended = new Promise<number | null>((resolve) => child.on('exit', (code) => resolve(code)));
+      while (!text.includes('inspect')) await new Promise((resolve) => setTimeout(resolve, 100));
+      const started = performance.now();
+      child.kill('SIGINT');
+      expect(await ended).toBe(130);
+      expect(performance.now() - started).toBeLessThan(10_000);
+      expect(text).toMatch(/\[INTERRUPTED\]/);
+      expect(text).not.toMatch(/^\s+at /m);
+      expect(await fs.readdir(job)).not.toEqual(expect.arrayContaining(['lock']));
+      const left = execFileSync('ps', ['-eo', 'args'], { encoding: 'utf8' })
+        .split('\n')
+        .filter((l) => l.includes(job));
+      expect(left).toEqual([]);
+      expect(await sha(source)).toBe(sourceSha);
+    });
+
+    test('no room for the work disk: refused before anything, exit status 5, nothing left', async () => {
+      const small = await fs.mkdtemp(path.join(dir, 'small-'));
+      execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=64m', 'tmpfs', small]);
+      try {
+        const result = await runCli(['convert', source, '--to', 'qemu', '--job', path.join(small, 'job')]);
+        expect(result.exitCode).toBe(5);
+        expect(result.stderr).toMatch(/needs .* \[DISK_SPACE\]/);
+        expect(await fs.readdir(small)).toEqual([]);
+      } finally {
+        execFileSync('umount', [small]);
+      }
+      expect(await sha(source)).toBe(sourceSha);
+    });
+
     test('the last resume finishes, having repeated nothing that was done', async () => {
       const begun = await entries();
       const result = await runCli(['resume', killJob(), '--json'], { timeoutMs: HOUR_MS });
