@@ -23,3 +23,15 @@ export function printableBytes(path: Uint8Array): string {
     b >= 0x20 && b < 0x7f ? String.fromCharCode(b) : `\\x${b.toString(16).padStart(2, '0')}`,
   ).join('');
 }
+
+const SECRET_LINE =
+  /pass(?:word|wd|phrase|code)|\bpsk\b|secret|private[-_]?key|wireless-key|pbkdf2|token|api[-_]?key|:\/\/[^\s/@:]*:[^\s/@]+@/i;
+
+/** Text of a guest's file for journal and report: each line that may hold a secret is replaced, the rest stays. */
+export function withoutSecrets(text: string): string {
+  if (/-----BEGIN [A-Z0-9 ]*PRIVATE KEY/.test(text)) return '[left out: it holds a private key]';
+  return text
+    .split('\n')
+    .map((line) => (SECRET_LINE.test(line) ? '[line left out: it may hold a secret]' : line))
+    .join('\n');
+}

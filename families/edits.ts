@@ -1,5 +1,6 @@
 /** Showing and applying file edits of the guest, the same way for every stage. */
 import type { StageContext } from '../core/stage.ts';
+import { withoutSecrets } from '../core/text.ts';
 import type { FileEdit } from './family.ts';
 
 /** Most characters of a file kept in the journal and the report. */
@@ -7,7 +8,8 @@ const EXCERPT = 4096;
 
 function excerpt(text: string | undefined): string | undefined {
   if (text === undefined || text.includes('\0')) return undefined;
-  return text.length > EXCERPT ? `${text.slice(0, EXCERPT)}…` : text;
+  const shown = withoutSecrets(text);
+  return shown.length > EXCERPT ? `${shown.slice(0, EXCERPT)}…` : shown;
 }
 
 /** Records edits as changes, made or intended. Content of files that hold secrets is left out with `secret`. */

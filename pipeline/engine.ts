@@ -261,6 +261,8 @@ class Run {
     if (this.#options.dryRun === true || edits.length === 0) {
       await this.#session.discard();
     } else {
+      // strip writes into the store: a changed source must not overwrite the data sets of the one this job began with
+      if (this.#done.source !== undefined) await this.#digest;
       // the overlay always starts from the source, so all edits are done again, in order
       for (const stage of this.#all(guestStages)) await this.#runStage(stage);
       await this.#digest; // a source that changed under us must not become a work disk

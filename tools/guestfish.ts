@@ -1,53 +1,21 @@
-/**
- * One libguestfs appliance, driven through a guestfish that reads commands from stdin.
- *
- * Why stdin and not `--remote`: a failing remote command ends the listening guestfish, and with a leading `-` its status
- * is 0. Here every command has the leading `-` (guestfish goes on), a marker with a random nonce ends its output, and a
- * failure is what guestfish wrote to stderr meanwhile. guestfish reads lines into a buffer of 8192 bytes (fish.c,
- * `rl_gets`), so longer data travels in files or pieces, never in one line.
- */
+/** One libguestfs appliance with a guest's disks: the API calls, scripts and file operations stages use. */
 import { randomBytes } from 'node:crypto';
 import * as fs from 'node:fs/promises';
 import * as path from 'node:path';
-import { type RunningProcess, start } from '../core/command.ts';
+import { start } from '../core/command.ts';
 import { PortError } from '../core/errors.ts';
 import { DIR_MODE, FILE_MODE } from '../core/files.ts';
 import type { FileKind, GuestSession, WriteOptions } from '../core/guest.ts';
 import { type Log, silentLog } from '../core/log.ts';
 import { printable } from '../core/text.ts';
+import { GuestfishChannel } from './guestfish-channel.ts';
+import { withArguments } from './guestfish-quote.ts';
 
-const LINE_LIMIT = 8000;
 const CHUNK = 6000;
 const READ_LIMIT = 16 * 1024 * 1024;
 /** Replies over this size do not fit a libguestfs message (4 MiB) with its headers. */
 const MESSAGE_LIMIT = 3 * 1024 * 1024;
 const EXCHANGE = '/run/port-image';
-
-/** Quotes one argument for guestfish: double quotes, every byte outside a safe set as `\xHH`. Throws USAGE on NUL. */
-export function quote(argument: string | Buffer): string {
-  const bytes = typeof argument === 'string' ? Buffer.from(argument, 'utf8') : argument;
-  let out = '"';
-  for (const byte of bytes) {
-    if (byte === 0) throw new PortError('USAGE', 'a NUL byte cannot be part of an argument');
-    const c = String.fromCharCode(byte);
-    out += /[A-Za-z0-9_./=:,+@ -]/.test(c) ? c : `\\x${byte.toString(16).padStart(2, '0')}`;
-  }
-  return `${out}"`;
-}
-
-/** Quotes one argument for POSIX sh as bytes. */
-export function shellQuote(argument: string | Buffer): Buffer {
-  const bytes = typeof argument === 'string' ? Buffer.from(argument, 'utf8') : argument;
-  if (bytes.includes(0)) throw new PortError('USAGE', 'a NUL byte cannot be part of an argument');
-  const out: Buffer[] = [Buffer.from("'")];
-  let from = 0;
-  for (let at = bytes.indexOf(0x27); at !== -1; at = bytes.indexOf(0x27, from)) {
-    out.push(bytes.subarray(from, at), Buffer.from("'\\''"));
-    from = at + 1;
-  }
-  out.push(bytes.subarray(from), Buffer.from("'"));
-  return Buffer.concat(out);
-}
 
 /**
  * Kernel arguments of an emulated appliance. QEMU's translator keeps translated code by its virtual address; with
@@ -82,131 +50,29 @@ export interface Appliance extends GuestSession {
 
 class GuestfishSession implements Appliance {
   readonly exchange = EXCHANGE;
-  readonly #child: RunningProcess;
+  readonly #channel: GuestfishChannel;
   readonly #options: LaunchOptions;
-  readonly #log: Log;
-  readonly #stderrFile: string;
-  #stderrOffset = 0;
-  #output: Buffer[] = [];
-  #tail: Buffer = Buffer.alloc(0);
-  #wake: (() => void) | undefined;
-  #queue: Promise<unknown> = Promise.resolve();
-  #sequence = 0;
+  #scripts = 0;
   #exchangeReady = false;
   #rootMounted = false;
-  readonly #nonce = randomBytes(12).toString('hex');
 
-  constructor(child: RunningProcess, options: LaunchOptions, stderrFile: string) {
-    this.#child = child;
+  constructor(channel: GuestfishChannel, options: LaunchOptions) {
+    this.#channel = channel;
     this.#options = options;
-    this.#log = options.log ?? silentLog;
-    this.#stderrFile = stderrFile;
-    child.stdout.on('data', (chunk: Buffer) => {
-      this.#output.push(chunk);
-      this.#tail = Buffer.concat([this.#tail, chunk]).subarray(-128);
-      this.#wake?.();
-    });
-    void child.exited.then(() => this.#wake?.());
   }
 
   async call(command: string, args: readonly (string | Buffer)[] = [], timeoutMs = 900_000): Promise<string> {
-    return (await this.raw(command, args, timeoutMs)).toString('utf8');
-  }
-
-  /** One command; commands queue up, guestfish does one at a time. Returns its stdout as bytes. */
-  raw(command: string, args: readonly (string | Buffer)[], timeoutMs: number): Promise<Buffer> {
-    const next = this.#queue.then(() => this.#one(command, args, timeoutMs));
-    this.#queue = next.catch(() => {});
-    return next;
-  }
-
-  async #one(command: string, args: readonly (string | Buffer)[], timeoutMs: number): Promise<Buffer> {
-    if (!/^[a-z0-9-]+$/.test(command))
-      throw new PortError('BUG', `not a guestfish command: ${printable(command)}`);
-    const line = [`-${command}`, ...args.map(quote)].join(' ');
-    if (line.length > LINE_LIMIT) throw new PortError('BUG', `guestfish line too long: ${command}`);
-    const marker = Buffer.from(`${this.#nonce}-${++this.#sequence}\n`);
-    const started = performance.now();
-    this.#output = [];
-    this.#tail = Buffer.alloc(0);
-    if (!this.#child.running()) throw await this.#dead(command);
-    this.#child.stdin.write(`${line}\necho ${marker.toString()}`);
-    let late = false;
-    const timer = setTimeout(() => {
-      late = true;
-      this.#wake?.();
-    }, timeoutMs);
-    try {
-      while (!this.#tail.subarray(-marker.length).equals(marker)) {
-        if (!this.#child.running()) throw await this.#dead(command);
-        if (late) {
-          await this.abort();
-          throw new PortError(
-            'TIMEOUT',
-            `appliance: ${command} did not end within ${Math.round(timeoutMs / 1000)} s`,
-          );
-        }
-        await new Promise<void>((resolve) => {
-          this.#wake = resolve;
-          if (this.#tail.subarray(-marker.length).equals(marker) || !this.#child.running() || late) resolve();
-        });
-      }
-    } finally {
-      clearTimeout(timer);
-      this.#wake = undefined;
-    }
-    const output = Buffer.concat(this.#output);
-    const message = await this.#newErrors();
-    this.#log.debug('appliance', {
-      command,
-      args: args.map((a) => printable(a.toString()).slice(0, 200)),
-      seconds: Number(((performance.now() - started) / 1000).toFixed(3)),
-      ...(message === '' ? {} : { error: message.slice(0, 1000) }),
-    });
-    if (message !== '') throw new PortError('APPLIANCE', `${command}: ${message}`);
+    const output = (await this.#raw(command, args, timeoutMs)).toString('utf8');
     if (/^mount(-options|-vfs)?$/.test(command) && String(args.at(-1)) === '/') this.#rootMounted = true;
     if (command === 'umount-all') {
       this.#rootMounted = false;
       this.#exchangeReady = false;
     }
-    return output.subarray(0, output.length - marker.length);
+    return output;
   }
 
-  /** What guestfish complained about since the last look. Other lines (warnings of qemu) only go to the log. */
-  async #newErrors(): Promise<string> {
-    const handle = await fs.open(this.#stderrFile, 'r');
-    try {
-      const { size } = await handle.stat();
-      if (size <= this.#stderrOffset) return '';
-      const buffer = Buffer.alloc(Math.min(size - this.#stderrOffset, 65_536));
-      await handle.read(buffer, 0, buffer.length, this.#stderrOffset);
-      this.#stderrOffset = size;
-      const text = buffer.toString('utf8');
-      const at = text.search(/^(libguestfs: error:|guestfish:|\*stdin\*:\d+: )/m);
-      if (at === -1) {
-        this.#log.debug('appliance stderr', { text: printable(text).slice(0, 2000) });
-        return '';
-      }
-      const message = text
-        .slice(at)
-        .replace(/^(\*stdin\*:\d+: |libguestfs: error: |guestfish: )+/gm, '')
-        .trim();
-      return message.split('\n').map(printable).join(' | ').slice(-4000);
-    } finally {
-      await handle.close();
-    }
-  }
-
-  async #dead(command: string): Promise<PortError> {
-    if (this.#options.signal.aborted) return new PortError('INTERRUPTED', 'appliance stopped');
-    const message = await this.#newErrors();
-    return new PortError(
-      'APPLIANCE',
-      `the appliance ended during ${command}${message === '' ? '' : `: ${message}`}`,
-      {
-        hint: 'run: port-image doctor; the log of the job has the details',
-      },
-    );
+  #raw(command: string, args: readonly (string | Buffer)[], timeoutMs: number): Promise<Buffer> {
+    return this.#channel.raw(command, args, timeoutMs);
   }
 
   async #ensureExchange(): Promise<void> {
@@ -224,14 +90,14 @@ class GuestfishSession implements Appliance {
 
   /** Brings a script into the appliance in pieces and runs it; its status comes back as its last line. */
   async #script(script: Buffer, timeoutMs: number): Promise<string> {
-    const name = `/tmp/port-image.${this.#sequence}`;
+    const name = `/tmp/port-image.${++this.#scripts}`;
     const base64 = script.toString('base64');
     for (let at = 0; at < base64.length; at += CHUNK) {
       const piece = base64.slice(at, at + CHUNK);
-      await this.raw('debug', ['sh', `printf %s ${piece} ${at === 0 ? '>' : '>>'} ${name}.b64`], 60_000);
+      await this.#raw('debug', ['sh', `printf %s ${piece} ${at === 0 ? '>' : '>>'} ${name}.b64`], 60_000);
     }
     const run = `base64 -d < ${name}.b64 > ${name} ; sh ${name} 2> ${name}.err ; echo status=$? ; tail -c 3000 ${name}.err ; rm -f ${name} ${name}.b64 ${name}.err`;
-    const output = (await this.raw('debug', ['sh', run], timeoutMs)).toString('utf8');
+    const output = (await this.#raw('debug', ['sh', run], timeoutMs)).toString('utf8');
     const at = output.lastIndexOf('status=');
     const status = /^status=(\d+)\n([\s\S]*)$/.exec(output.slice(at));
     if (at === -1 || status === null)
@@ -261,12 +127,12 @@ class GuestfishSession implements Appliance {
     timeoutMs = 1_800_000,
   ): Promise<string> {
     await this.#ensureExchange();
-    const name = `${EXCHANGE}/script.${this.#sequence}`;
+    const name = `${EXCHANGE}/script.${++this.#scripts}`;
     await this.#uploadBytes(withArguments(`exec 2>&1\n${script}`, args), name);
     try {
       // Status and output come as data; a failing guest program is not an appliance fault.
       const run = `/bin/sh ${name} ; s=$? ; echo ; echo status=$s`;
-      const output = (await this.raw('sh', [run], timeoutMs)).toString('utf8');
+      const output = (await this.#raw('sh', [run], timeoutMs)).toString('utf8');
       const match = /\nstatus=(\d+)\n*$/.exec(output);
       if (match === null) throw new PortError('GUEST_BROKEN', 'a program of the guest left no status');
       const text = output.slice(0, match.index);
@@ -281,13 +147,10 @@ class GuestfishSession implements Appliance {
   }
 
   async #uploadBytes(content: Uint8Array, guestPath: string): Promise<void> {
-    const file = path.join(
-      this.#options.tmpDir,
-      `upload.${this.#sequence}.${randomBytes(4).toString('hex')}`,
-    );
+    const file = path.join(this.#options.tmpDir, `upload.${randomBytes(8).toString('hex')}`);
     await fs.writeFile(file, content, { mode: FILE_MODE, flag: 'wx' });
     try {
-      await this.raw('upload', [file, guestPath], 900_000);
+      await this.#raw('upload', [file, guestPath], 900_000);
     } finally {
       await fs.rm(file, { force: true });
     }
@@ -295,12 +158,12 @@ class GuestfishSession implements Appliance {
 
   async upload(hostFile: string, guestPath: string): Promise<void> {
     await this.#ensureExchange();
-    await this.raw('upload', [hostFile, guestPath], 3_600_000);
+    await this.#raw('upload', [hostFile, guestPath], 3_600_000);
   }
 
   async download(guestPath: string, hostFile: string): Promise<void> {
     await this.#ensureExchange();
-    await this.raw('download', [guestPath, hostFile], 3_600_000);
+    await this.#raw('download', [guestPath, hostFile], 3_600_000);
   }
 
   sourceFile(disk: number): Promise<string> {
@@ -344,13 +207,10 @@ class GuestfishSession implements Appliance {
         `${printable(guestPath)} is too large to be a text file (${size} bytes)`,
       );
     if ((await this.call('is-file', [guestPath, 'followsymlinks:true'])).trim() !== 'true') return undefined;
-    if (size <= MESSAGE_LIMIT) return this.raw('read-file', [guestPath], 60_000);
-    const file = path.join(
-      this.#options.tmpDir,
-      `download.${this.#sequence}.${randomBytes(4).toString('hex')}`,
-    );
+    if (size <= MESSAGE_LIMIT) return this.#raw('read-file', [guestPath], 60_000);
+    const file = path.join(this.#options.tmpDir, `download.${randomBytes(8).toString('hex')}`);
     try {
-      await this.raw('download', [guestPath, file], 600_000);
+      await this.#raw('download', [guestPath, file], 600_000);
       return await fs.readFile(file);
     } finally {
       await fs.rm(file, { force: true });
@@ -399,7 +259,18 @@ class GuestfishSession implements Appliance {
   }
 
   async symlink(target: string, guestPath: string): Promise<void> {
-    await this.call('ln-sf', [target, guestPath]);
+    await this.call('ln-sf', [target, await this.#realName(guestPath)]);
+  }
+
+  /**
+   * The path with the links of its folders followed inside the guest. For calls whose daemon side runs a program on
+   * `/sysroot/PATH` without chroot (ln-sf, rm-rf): there an absolute link such as /home -> /data/home leads into the appliance.
+   */
+  async #realName(guestPath: string): Promise<string> {
+    const parent = path.posix.dirname(guestPath);
+    if (parent === '/') return guestPath;
+    const real = (await this.call('realpath', [parent])).replace(/\n$/, '');
+    return path.posix.join(real, path.posix.basename(guestPath));
   }
 
   async rename(from: string, to: string): Promise<void> {
@@ -407,30 +278,30 @@ class GuestfishSession implements Appliance {
   }
 
   async remove(guestPath: string): Promise<void> {
-    await this.call('rm-rf', [guestPath]);
+    try {
+      await this.call('rm-f', [guestPath]);
+    } catch (error) {
+      if (!(error instanceof PortError && error.code === 'APPLIANCE')) throw error;
+      if (/Not a directory/.test(error.message)) return;
+      if (!/Is a directory/.test(error.message)) throw error;
+      await this.call('rm-rf', [await this.#realName(guestPath)]);
+    }
   }
 
   async close(): Promise<void> {
     try {
-      await this.raw('umount-all', [], 300_000);
-      await this.raw('shutdown', [], 300_000);
+      await this.call('umount-all', [], 300_000);
+      await this.#raw('shutdown', [], 300_000);
     } catch (error) {
       await this.abort();
       throw error;
     }
-    this.#child.stdin.end();
-    const { exitCode } = await this.#child.exited;
-    if (exitCode !== 0) throw new PortError('APPLIANCE', `guestfish ended with status ${exitCode}`);
+    await this.#channel.end();
   }
 
   async abort(): Promise<void> {
-    await this.#child.stop();
+    await this.#channel.kill();
   }
-}
-
-function withArguments(script: string, args: readonly (string | Buffer)[]): Buffer {
-  const quoted = args.flatMap((a) => [Buffer.from(' '), shellQuote(a)]);
-  return Buffer.concat([Buffer.from('set --'), ...quoted, Buffer.from(`\n${script}\n`)]);
 }
 
 /** Launches the appliance with overlays attached and nothing mounted. Throws APPLIANCE, PROGRAM_MISSING. */
@@ -444,7 +315,10 @@ export async function launch(options: LaunchOptions): Promise<Appliance> {
     stderrFile,
     pipes: true,
   });
-  const session = new GuestfishSession(child, options, stderrFile);
+  const session = new GuestfishSession(
+    new GuestfishChannel(child, stderrFile, options.signal, options.log ?? silentLog),
+    options,
+  );
   const emulated = options.env.LIBGUESTFS_BACKEND_SETTINGS?.includes('force_tcg') === true;
   try {
     await session.call('set-memsize', [String(options.memoryMiB ?? 2048)]);

@@ -1,5 +1,6 @@
 /** Keeping the old machine's configuration as a record in the image, out of the way of the new one. */
 import type { GuestFiles } from '../../core/guest.ts';
+import { withoutSecrets } from '../../core/text.ts';
 import type { FileEdit } from '../../families/family.ts';
 import { MARK } from './dhcp.ts';
 import { RECORD_DIR, systemOf } from './paths.ts';
@@ -32,6 +33,6 @@ export async function setAside(guest: GuestFiles, path: string): Promise<FileEdi
 /** Commands an ifupdown stanza ran; they do not run any more. */
 export function hookCommands(text: string): string[] {
   return [...text.matchAll(/^\s*(?:pre-up|up|post-up|down|pre-down|post-down)\s+(.+)$/gm)].map(
-    (m) => m[1] ?? '',
+    (m) => withoutSecrets(m[1] ?? ''),
   );
 }

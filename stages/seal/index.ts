@@ -132,7 +132,7 @@ async function completeContract(ctx: StageContext): Promise<void> {
 export const stage: Stage<SealPlan, SealResult> = {
   name: 'seal',
   summary: 'machine-id, leases and random seeds of the old machine; names the secrets that stay',
-  needs: ['inspect'],
+  needs: ['inspect', 'strip'],
   inGuest: true,
   Options: z.object({ generalize: z.boolean().default(false) }),
 

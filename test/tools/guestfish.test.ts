@@ -1,7 +1,7 @@
 import { execFileSync } from 'node:child_process';
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { quote, shellQuote } from '../../tools/guestfish.ts';
+import { quote, shellQuote } from '../../tools/guestfish-quote.ts';
 
 const bytes = fc.uint8Array({ minLength: 0, maxLength: 200, min: 1 }).map((a) => Buffer.from(a));
 
