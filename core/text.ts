@@ -25,7 +25,7 @@ export function printableBytes(path: Uint8Array): string {
 }
 
 const SECRET_LINE =
-  /pass(?:word|wd|phrase|code)|\bpsk\b|secret|private[-_]?key|wireless-key|pbkdf2|token|api[-_]?key|:\/\/[^\s/@:]*:[^\s/@]+@/i;
+  /pass(?:word|wd|phrase|code)|\bpsk\b|secret|private[-_]?key|wireless-key|pbkdf2|token|api[-_]?key|\$(?:[1567y]|gy|2[abxy])\$|:\/\/[^\s/@:]*:[^\s/@]+@/i;
 
 /** Text of a guest's file for journal and report: each line that may hold a secret is replaced, the rest stays. */
 export function withoutSecrets(text: string): string {

@@ -64,7 +64,7 @@ export interface Family {
   /** Resolves against the guest's own package database and sources, on the host. Throws PACKAGES. */
   resolvePackages(guest: GuestFiles, names: readonly string[], options: ResolveOptions): Promise<PackageSet>;
   /** Installs a set in the appliance, no services started, no initramfs rebuilt. Throws GUEST_BROKEN. */
-  installPackages(guest: GuestSession, set: PackageSet, log: Log): Promise<void>;
+  installPackages(guest: GuestSession, set: PackageSet, log: Log, signal?: AbortSignal): Promise<void>;
   /** Removes (not purges) packages with the guest's own tool. Throws GUEST_BROKEN. */
   removePackages(guest: GuestSession, names: readonly string[]): Promise<void>;
   /** Persistent configuration so this and every later initramfs holds `modules`. */

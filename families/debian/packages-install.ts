@@ -84,10 +84,10 @@ export async function installPackages(
   guest: GuestSession,
   set: PackageSet,
   log: Log = silentLog,
+  signal: AbortSignal = new AbortController().signal,
 ): Promise<void> {
   if (set.files.length === 0) return;
   const started = performance.now();
-  const signal = new AbortController().signal;
   const dir = await fs.mkdtemp(path.join(os.tmpdir(), 'port-image-packages-'));
   try {
     await prepare(dir, set, await guestPython(guest), signal, log);

@@ -7,6 +7,7 @@ import type { Facts } from '../../core/facts.ts';
 import { makeDir } from '../../core/files.ts';
 import { formatBytes, MIB } from '../../core/sizes.ts';
 import type { Stage, StageContext } from '../../core/stage.ts';
+import { withoutSecrets } from '../../core/text.ts';
 import { applyEdits, recordEdits, textEdit } from '../../families/edits.ts';
 import type { FileEdit, PackageSet } from '../../families/family.ts';
 import { familyOf } from '../../families/registry.ts';
@@ -138,7 +139,10 @@ function recordBlocker(ctx: StageContext, blocker: Blocker, before: string | und
     path: blocker.path,
     action: blocker.kind === 'aside' ? 'rename' : 'remove',
     why: blocker.why,
-    ...(before === undefined || before.includes('\0') ? {} : { before: before.slice(0, 4096) }),
+    // What is only renamed is still there to read, and such files often hold passwords of the first user.
+    ...(before === undefined || before.includes('\0') || blocker.kind === 'aside'
+      ? {}
+      : { before: withoutSecrets(before).slice(0, 4096) }),
     ...(blocker.kind === 'aside' ? { after: `${blocker.path}${ASIDE}` } : {}),
   });
 }
@@ -212,7 +216,7 @@ export const stage: Stage<CloudInitPlan, CloudInitResult> = {
     requireRoom(plan.set, await freeNow(ctx));
     if (plan.set.packages.length > 0) {
       ctx.progress({ text: `installing ${plan.set.packages.length} packages` });
-      await familyOf(facts.os).installPackages(guest, plan.set, ctx.log);
+      await familyOf(facts.os).installPackages(guest, plan.set, ctx.log, ctx.signal);
       recordPackages(ctx, plan.set);
     }
     const { blockers, warnings } = await findBlockers(guest);

@@ -32,7 +32,7 @@ export async function setAside(guest: GuestFiles, path: string): Promise<FileEdi
 
 /** Commands an ifupdown stanza ran; they do not run any more. */
 export function hookCommands(text: string): string[] {
-  return [...text.matchAll(/^\s*(?:pre-up|up|post-up|down|pre-down|post-down)\s+(.+)$/gm)].map(
-    (m) => withoutSecrets(m[1] ?? ''),
+  return [...text.matchAll(/^\s*(?:pre-up|up|post-up|down|pre-down|post-down)\s+(.+)$/gm)].map((m) =>
+    withoutSecrets(m[1] ?? ''),
   );
 }

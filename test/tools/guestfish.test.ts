@@ -1,7 +1,10 @@
 import { execFileSync } from 'node:child_process';
+import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import * as path from 'node:path';
 import fc from 'fast-check';
-import { expect, test } from 'vitest';
-import { quote, shellQuote } from '../../tools/guestfish-quote.ts';
+import { afterEach, expect, test, vi } from 'vitest';
+import { launch, quote, shellQuote } from '../../tools/guestfish-quote.ts';
 
 const bytes = fc.uint8Array({ minLength: 0, maxLength: 200, min: 1 }).map((a) => Buffer.from(a));
 
@@ -25,4 +28,57 @@ test('sh gives back every quoted byte', () => {
 test('NUL is refused', () => {
   expect(() => quote(Buffer.from([0x61, 0]))).toThrow(/NUL/);
   expect(() => shellQuote('a\0b')).toThrow(/NUL/);
+});
+
+// A guestfish that knows two folders: /srv/home and /home, an absolute link to it.
+const FAKE = `#!/bin/sh
+while read -r line; do
+  case $line in
+  echo*) echo "\${line#echo }" ;;
+  *) printf '%s\\n' "$line" >> "$0.log" ;;
+  esac
+  case $line in
+  '-rm-f "/home/folder"') echo 'libguestfs: error: rm_f: /home/folder: Is a directory' >&2 ;;
+  '-rm-f "/file/below"') echo 'libguestfs: error: rm_f: /file/below: Not a directory' >&2 ;;
+  '-realpath "/home"') echo /srv/home ;;
+  esac
+done
+`;
+
+afterEach(() => vi.unstubAllEnvs());
+
+test('what is removed or linked below an absolute link is named by its real place in the guest', async () => {
+  const dir = mkdtempSync(path.join(tmpdir(), 'guestfish-'));
+  try {
+    const fake = path.join(dir, 'guestfish');
+    writeFileSync(fake, FAKE);
+    chmodSync(fake, 0o755);
+    vi.stubEnv('PATH', `${dir}:${process.env.PATH}`);
+    const session = await launch({
+      overlays: [],
+      tmpDir: path.join(dir, 'tmp'),
+      env: {},
+      signal: new AbortController().signal,
+      sourceFile: () => Promise.reject(new Error('none')),
+    });
+    writeFileSync(`${fake}.log`, '');
+    await session.remove('/home/file');
+    await session.remove('/home/folder');
+    await session.remove('/file/below');
+    await session.symlink('/target', '/home/link');
+    await session.symlink('/target', '/top');
+    await session.abort();
+    expect(readFileSync(`${fake}.log`, 'utf8').trim().split('\n')).toEqual([
+      '-rm-f "/home/file"',
+      '-rm-f "/home/folder"',
+      '-realpath "/home"',
+      '-rm-rf "/srv/home/folder"',
+      '-rm-f "/file/below"',
+      '-realpath "/home"',
+      '-ln-sf "/target" "/srv/home/link"',
+      '-ln-sf "/target" "/top"',
+    ]);
+  } finally {
+    rmSync(dir, { recursive: true, force: true });
+  }
 });
