@@ -19,6 +19,5 @@ test('ordinary lines stay, a private key hides the whole file', () => {
   const fstab = 'UUID=0a1b / ext4 errors=remount-ro 0 1\n/dev/sda2 none swap sw 0 0\n';
   expect(withoutSecrets(fstab)).toBe(fstab);
   expect(withoutSecrets('GRUB_CMDLINE_LINUX="root=/dev/sda1 quiet"')).toContain('/dev/sda1');
-  expect(withoutSecrets('a\n-----BEGIN OPENSSH PRIVATE KEY-----\nb')).not.toContain('b3');
   expect(withoutSecrets('a\n-----BEGIN OPENSSH PRIVATE KEY-----\nb\n')).not.toMatch(/\nb\n/);
 });

@@ -4,7 +4,8 @@ import { tmpdir } from 'node:os';
 import * as path from 'node:path';
 import fc from 'fast-check';
 import { afterEach, expect, test, vi } from 'vitest';
-import { launch, quote, shellQuote } from '../../tools/guestfish-quote.ts';
+import { launch } from '../../tools/guestfish.ts';
+import { quote, shellQuote } from '../../tools/guestfish-quote.ts';
 
 const bytes = fc.uint8Array({ minLength: 0, maxLength: 200, min: 1 }).map((a) => Buffer.from(a));
 
