@@ -16,6 +16,8 @@ import { onInterrupt } from './signals.ts';
 
 process.umask(0o077);
 const interruption = onInterrupt();
+// A reader that went away (`| head`, a closed terminal) must not end a run in the middle.
+for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {});
 
 const program = new Command('port-image')
   .description(

@@ -156,6 +156,8 @@ class Run {
         });
       }
     }
+    const customized = this.#done.done.get('customize')?.result as { disk: string } | null | undefined;
+    if (customized && !(await exists(customized.disk))) again.add('customize');
     const artifacts = (this.#done.done.get('encode')?.result ?? []) as { path: string }[];
     for (const { path: file } of artifacts) if (!(await exists(file))) again.add('encode');
     const first = STAGE_NAMES.findIndex((s) => again.has(s));

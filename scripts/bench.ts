@@ -97,7 +97,7 @@ async function peers(source: string): Promise<number> {
       '--copy-in',
       `${debs}:/var/tmp`,
       '--run-command',
-      'DEBIAN_FRONTEND=noninteractive dpkg -i /var/tmp/debs/*.deb',
+      'DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends install /var/tmp/debs/*.deb',
       '--delete',
       '/var/tmp/debs',
     ],

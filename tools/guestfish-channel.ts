@@ -103,8 +103,9 @@ export class GuestfishChannel {
     try {
       const { size } = await handle.stat();
       if (size <= this.#stderrOffset) return '';
+      // guestfish's own words come last, behind whatever the emulator had to say
       const buffer = Buffer.alloc(Math.min(size - this.#stderrOffset, 65_536));
-      await handle.read(buffer, 0, buffer.length, this.#stderrOffset);
+      await handle.read(buffer, 0, buffer.length, size - buffer.length);
       this.#stderrOffset = size;
       const text = buffer.toString('utf8');
       const at = text.search(/^(libguestfs: error:|guestfish:|\*stdin\*:\d+: )/m);

@@ -13,6 +13,7 @@ import {
   inspectContent,
   inspectImageFile,
 } from '../../tools/image-format/index.ts';
+import { writtenThrough } from '../../tools/mounted.ts';
 import * as qemuImg from '../../tools/qemu-img.ts';
 
 /** How to run the gate. */
@@ -33,6 +34,14 @@ export async function gate(source: string, options: GateOptions): Promise<ImageF
   const { signal, log } = options;
   const image = await inspectImageFile(source, options.format);
   const name = printable(source);
+  if (image.isDevice) {
+    const mounts = await writtenThrough(image.path);
+    if (mounts.length > 0) {
+      options.warn?.(
+        `${name} is in use by this machine (${mounts.map(printable).join(', ')}): it changes while it is read, and a conversion then ends with SOURCE_CHANGED; use a snapshot`,
+      );
+    }
+  }
   const info = await qemuImg.info(image, { signal, log });
   if (info.backingFile !== undefined || info.dataFile !== undefined) {
     throw new PortError(
