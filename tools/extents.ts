@@ -18,7 +18,7 @@ export interface FileMap {
 
 // Only these leave content and place untouched; every flag not known here means: do not read the device.
 const HARMLESS = new Set(['last', 'eof', 'merged', 'shared', 'unwritten']);
-const ROW = /^\s*\d+:\s*(\d+)\.\.\s*(\d+):\s*(\d+)\.\.\s*(\d+):\s*(\d+):\s*(?:(\d+):)?\s*([a-z_,0-9]*)\s*$/;
+const ROW = /^\s*(\d+):\s*(\d+)\.\.\s*(\d+):\s*(\d+)\.\.\s*(\d+):\s*(\d+):\s*(?:(\d+):)?\s*([a-z_,0-9]*)\s*$/;
 const HEAD = /^File size of ([\s\S]*) is (\d+) \(\d+ blocks? of (\d+) bytes\)$/;
 
 /**
@@ -32,6 +32,7 @@ export function parseFilefrag(lines: Iterable<string>): Map<string, FileMap> {
   let block = 1;
   // An answer that ends early would turn data into a hole, so a file counts only when its end was seen.
   let complete = false;
+  let rows = 0;
   const finish = () => {
     if (current !== undefined && complete) files.set(name, current);
     current = undefined;
@@ -44,12 +45,18 @@ export function parseFilefrag(lines: Iterable<string>): Map<string, FileMap> {
       name = head[1] ?? '';
       current = { extents: [], direct: true };
       block = Number(head[3]);
+      rows = 0;
       continue;
     }
     if (line === `${name}: 0 extents found`) complete = true;
     const row = ROW.exec(line);
     if (row === null || current === undefined) continue;
-    const [, logical, , physical, , length, , flags = ''] = row;
+    const [, number, logical, , physical, , length, , flags = ''] = row;
+    // A row out of turn belongs to a file whose head was not understood: then nothing is known about this one.
+    if (complete || Number(number) !== rows++) {
+      current = undefined;
+      continue;
+    }
     const set = flags.split(',').filter((f) => f !== '');
     if (set.includes('last')) complete = true;
     if (set.some((f) => !HARMLESS.has(f))) current.direct = false;

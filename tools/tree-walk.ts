@@ -5,7 +5,6 @@
 import { createReadStream } from 'node:fs';
 import * as fs from 'node:fs/promises';
 import * as path from 'node:path';
-import { createInterface } from 'node:readline';
 import type { EntryType } from '../core/data-set.ts';
 import { PortError } from '../core/errors.ts';
 import type { GuestSession } from '../core/guest.ts';
@@ -86,8 +85,18 @@ async function* fields(file: string): AsyncIterable<string> {
   if (rest !== '') throw new PortError('APPLIANCE', 'the list of files from the appliance is cut off');
 }
 
-const lines = (file: string): AsyncIterable<string> =>
-  createInterface({ input: createReadStream(file, { encoding: 'latin1' }), crlfDelay: 0 });
+/** Lines of a file as latin1 strings. Not readline: it ends lines at a carriage return too, which names may hold. */
+async function lines(file: string): Promise<string[]> {
+  const all: string[] = [];
+  let rest = '';
+  for await (const chunk of createReadStream(file, { encoding: 'latin1', highWaterMark: 1 << 18 })) {
+    const parts = (rest + (chunk as string)).split('\n');
+    rest = parts.pop() ?? '';
+    for (const part of parts) all.push(part);
+  }
+  if (rest !== '') all.push(rest);
+  return all;
+}
 
 function octalUnescape(name: string): string {
   return name.replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8)));
@@ -115,13 +124,6 @@ export async function parseXattrs(
   return files;
 }
 
-async function parseExtents(file: string): Promise<Map<string, FileMap>> {
-  const all: string[] = [];
-  // `for await` over readline would be a microtask per line; the file is bounded by the appliance's tmpfs.
-  for await (const line of lines(file)) all.push(line);
-  return parseFilefrag(all);
-}
-
 /**
  * Walks `root` (an absolute guest path) and returns it sorted by path. Stays on its file system. Throws APPLIANCE when
  * the appliance cannot read it.
@@ -143,8 +145,8 @@ export async function walkTree(guest: GuestSession, root: string, tmpDir: string
 
 /** Reads the four files of a walk. */
 async function readWalk(dir: string): Promise<Tree> {
-  const xattrs = await parseXattrs(lines(path.join(dir, 'xattrs')));
-  const maps = await parseExtents(path.join(dir, 'extents'));
+  const xattrs = await parseXattrs(await lines(path.join(dir, 'xattrs')));
+  const maps = parseFilefrag(await lines(path.join(dir, 'extents')));
   const devices = new Map<string, [number, number]>();
   for await (const field of fields(path.join(dir, 'devices'))) {
     const [, major = '', minor = '', name = ''] = /^([0-9a-f]+) ([0-9a-f]+) ([\s\S]*)$/.exec(field) ?? [];

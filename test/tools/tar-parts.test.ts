@@ -104,6 +104,14 @@ describe('filefrag', () => {
     expect(parseFilefrag(output(cut)).has('./a')).toBe(false);
     expect(parseFilefrag(output('', './a: 0 extents found')).get('./a')?.extents).toEqual([]);
   });
+  test('rows of a file whose head is not understood do not become another file’s', () => {
+    const row = (n: number, flags: string) =>
+      `   ${n}:        0..    4095:      40960..     45055:   4096:             ${flags}`;
+    const head = (name: string) => `File size of ${name} is 9 (1 block of 1 bytes)`;
+    const lines = [head('./a'), row(0, 'last,eof'), 'File size of ./b', 'c is 9', row(0, 'last,eof')];
+    expect([...parseFilefrag([...lines, head('./d'), row(0, 'last,eof')]).keys()]).toEqual(['./d']);
+    expect([...parseFilefrag([head('./e'), row(1, 'last,eof')]).keys()]).toEqual([]);
+  });
   test('names that look like output', () => {
     const lines = [
       'File size of ./x is 5 (1 block of 1 bytes) is 7 (7 blocks of 1 bytes)',

@@ -75,6 +75,20 @@ describe.skipIf(missing)('a data set', () => {
     expect(Object.keys(listed)).toContain('new\nline');
   });
 
+  test('the place of a file is its own, whatever the names around it hold', async () => {
+    const { tree } = await prepare('ext4', (root) => {
+      const script =
+        'mkdir app; for i in 1 2 3 4 5 6 7 8; do truncate -s 8M app/sparse$i; printf x >> app/sparse$i; ' +
+        'head -c 2M /dev/urandom > "app/$(printf "carriage\\rreturn$i")"; done';
+      execFileSync('sh', ['-euc', script], { cwd: root });
+    });
+    expect(tree.entries.length).toBe(17);
+    for (const { path: name, map } of tree.entries.filter((e) => e.type === 'file')) {
+      const placed = map?.extents.reduce((sum, e) => sum + e.lengthBytes, 0) ?? 0;
+      expect(placed, JSON.stringify(name)).toBe(name.startsWith('sparse') ? 4096 : 2 << 20);
+    }
+  });
+
   test('is used again when nothing changed, and only then', async () => {
     const { g, tree, options, store } = await prepare('ext4');
     expect(await reusableSet(store, 'x', '/app', tree.entries, signal)).toBeUndefined();
