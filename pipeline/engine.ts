@@ -150,7 +150,7 @@ class Run {
     const guestDone = guestStages.every((s) => this.#done.done.has(s.name));
     if (guestDone) {
       if (!(await exists(this.#paths.work))) again.add('strip');
-      else if ((await sha256File(this.#paths.work)) !== this.#done.work?.workSha256) {
+      else if ((await sha256File(this.#paths.work, this.#options.signal)) !== this.#done.work?.workSha256) {
         throw new PortError('JOB_TAMPERED', `${this.#paths.work} changed since it was written`, {
           hint: 'start a new job; this folder cannot be trusted',
         });
