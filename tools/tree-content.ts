@@ -34,9 +34,14 @@ export interface TreeContent {
   close(): Promise<void>;
 }
 
-/** The map to the disks when file extents of this file system are device offsets, else undefined. */
+/**
+ * The map to the disks when file extents of this file system are device offsets, else undefined. Also undefined for an
+ * ext file system with a journal to replay: the journal may hold content of files (data=journal, chattr +j), which the
+ * source does not have in its place yet. xfs never has content in its log.
+ */
 export function plainMap(filesystem: Filesystem | undefined): DeviceExtent[] | undefined {
   if (filesystem?.map === undefined || !PLAIN_OFFSETS.has(filesystem.type)) return undefined;
+  if (filesystem.dirty === true && filesystem.type.startsWith('ext')) return undefined;
   return [...filesystem.map].sort((a, b) => a.startBytes - b.startBytes);
 }
 

@@ -92,7 +92,13 @@ async function storeTree(
   const found = await reusableSet(target, set.id, set.path, tree.entries, signal);
   if (found !== undefined) return { written: found, reused: true };
 
-  let map = plainMap(filesystemOf(set.path, facts).filesystem);
+  const { filesystem } = filesystemOf(set.path, facts);
+  let map = plainMap(filesystem);
+  if (map === undefined && filesystem?.dirty === true) {
+    ctx.warn(
+      `${label}: its file system was not unmounted cleanly, so its files are read through the appliance, which is slower`,
+    );
+  }
   const content = () => openContent({ guest, root: set.path, map, tmpDir: ctx.paths.tmp });
   if (map !== undefined && !(await isProven(ctx, set.path, tree.entries, await content()))) {
     ctx.warn(

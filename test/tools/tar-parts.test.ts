@@ -5,6 +5,7 @@ import { paxRecord, paxTime, xattrKeyword } from '../../tools/pax.ts';
 import { aclText } from '../../tools/posix-acl.ts';
 import { isSparse, sparseMap } from '../../tools/segment-tar.ts';
 import { escapePath } from '../../tools/systemd-units.ts';
+import { plainMap } from '../../tools/tree-content.ts';
 import { findTime, parseXattrs } from '../../tools/tree-walk.ts';
 
 test('pax records count themselves and keep bytes', () => {
@@ -195,4 +196,13 @@ test('unit names of paths', () => {
   expect(escapePath('/srv/my-app/.x y')).toBe('srv-my\\x2dapp-.x\\x20y');
   expect(escapePath('/.hidden')).toBe('\\x2ehidden');
   expect(escapePath('/')).toBe('-');
+});
+
+test('a file system with a journal to replay is not read directly, unless its log never holds content', () => {
+  const map = [{ startBytes: 0, lengthBytes: 9, disk: 0, diskOffsetBytes: 0 }];
+  const base = { device: '/dev/sda1', uuid: '', label: '', sizeBytes: 9, map };
+  expect(plainMap({ ...base, type: 'ext4', dirty: false })).toEqual(map);
+  expect(plainMap({ ...base, type: 'ext4', dirty: true })).toBeUndefined();
+  expect(plainMap({ ...base, type: 'xfs', dirty: true })).toEqual(map);
+  expect(plainMap({ ...base, type: 'btrfs' })).toBeUndefined();
 });
