@@ -6,6 +6,7 @@
 import * as path from 'node:path';
 import { run } from '../../core/command.ts';
 import { makeDir } from '../../core/files.ts';
+import { GIB } from '../../core/sizes.ts';
 import { createTar, extractMatching } from '../../tools/gnu-tar.ts';
 
 /** Folders Debian's own hooks compile. */
@@ -32,12 +33,16 @@ export async function makeBytecode(
   await makeDir(tree);
   for (const deb of debs) {
     await extractMatching('dpkg-deb', ['--fsys-tarfile', deb], tree, PATTERNS, signal);
+    // Packages come from wherever the guest says. tar keeps one archive inside the tree, but would follow a link that an
+    // earlier one left, and so write anywhere on this machine.
+    await run('find', [tree, '!', '-type', 'f', '!', '-type', 'd', '-delete'], { signal });
   }
   // -s/-p: the names inside are those of the guest. Status 1: some module is not meant for this version.
   await run('python3', ['-I', '-m', 'compileall', '-q', '-j', '2', '-s', tree, '-p', '/', tree], {
     signal,
     okStatus: [0, 1],
     timeoutMs: 300_000,
+    limits: { cpuSeconds: 300, memoryBytes: 2 * GIB },
   });
   return createTar(target, tree, signal, '__pycache__');
 }
