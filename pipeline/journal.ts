@@ -89,6 +89,7 @@ export function replay(entries: readonly JournalEntry[]): JobState {
         break;
       case 'stage-done':
         // inspect leaves facts.json, which does not depend on the overlay
+        if (entry.stage === 'customize') state.applianceLaunches += 1; // virt-customize launches its own
         if (entry.session === undefined || entry.stage === 'inspect') state.done.set(entry.stage, entry);
         else pending.get(entry.session)?.push(entry);
         break;

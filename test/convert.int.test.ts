@@ -15,6 +15,7 @@ import { openStore } from '../drivers/stores/index.ts';
 import { restoreDataSet } from '../drivers/stores/restore.ts';
 import { parseJournal, replay } from '../pipeline/journal.ts';
 import type { Summary } from '../pipeline/summary.ts';
+import { libguestfsEnvironment, probeKvm } from '../tools/kvm.ts';
 import { ROOT, runCli } from './support/cli.ts';
 import { requires } from './support/requires.ts';
 
@@ -185,12 +186,16 @@ describe.skipIf(missing)('bios-lvm to OpenStack, data stripped', () => {
 
     beforeAll(async () => {
       const base = path.join(dir, 'base');
+      const commands = path.join(dir, 'customize.txt');
+      await fs.writeFile(commands, 'write /etc/customized:yes\nrun-command touch /root/was-here\n');
       const flags = [
         '--to',
         'qemu',
         '--no-strip',
         '--no-verify',
         '--no-compare',
+        '--customize',
+        commands,
         '--name',
         'base',
         '--job',
@@ -241,6 +246,28 @@ describe.skipIf(missing)('bios-lvm to OpenStack, data stripped', () => {
       }
       return false;
     }
+
+    test("the user's own commands ran, and the image still has no machine-id", async () => {
+      const script = [
+        ...['run', ':', 'mount-ro', '/dev/shop-vg/root', '/', ':', 'cat', '/etc/customized', ':'],
+        ...[
+          'is-file',
+          '/root/was-here',
+          ':',
+          'filesize',
+          '/etc/machine-id',
+          ':',
+          'is-file',
+          '/var/lib/systemd/random-seed',
+        ],
+      ];
+      const env = { ...process.env, ...libguestfsEnvironment(await probeKvm()) };
+      const output = execFileSync('guestfish', ['--ro', '--format=qcow2', '-a', source, ...script], {
+        encoding: 'utf8',
+        env,
+      });
+      expect(output.split('\n').filter((l) => l !== '')).toEqual(['yes', 'true', '0', 'false']);
+    });
 
     const stages = STAGE_NAMES.filter((s) => s !== 'customize');
     test.each(stages)('%s', async (stage) => {
