@@ -15,13 +15,18 @@ export interface Page {
 }
 
 const MAX_PAGE_BYTES = 1024 * 1024;
+/** Nobody writes larger files for a web server by hand. */
+const MAX_CONFIG_CHARS = 262_144;
 
 /** Bodies of `server { … }` blocks; comments are removed, braces counted. */
 export function serverBlocks(config: string): string[] {
   const text = config.replace(/^[ \t]*#.*$/gm, '').replace(/[ \t]#[^\n]*/g, '');
   const blocks: string[] = [];
+  // Each byte is looked at once: servers do not nest, and behind one that never ends nothing is certain.
+  let done = 0;
   for (const match of text.matchAll(/(?:^|[\s;}])server\s*\{/g)) {
     const start = match.index + match[0].length;
+    if (start <= done) continue;
     let depth = 1;
     let at = start;
     while (at < text.length && depth > 0) {
@@ -29,7 +34,9 @@ export function serverBlocks(config: string): string[] {
       else if (text[at] === '}') depth -= 1;
       at += 1;
     }
-    if (depth === 0) blocks.push(text.slice(start, at - 1));
+    if (depth > 0) break;
+    blocks.push(text.slice(start, at - 1));
+    done = at;
   }
   return blocks;
 }
@@ -59,7 +66,7 @@ function rootOnly(block: string): string {
   let out = '';
   let rest = block;
   for (;;) {
-    const match = /location\s+([^{]*)\{/.exec(rest);
+    const match = /location\s+([^{]{0,1000})\{/.exec(rest);
     if (match === null) return out + rest;
     out += rest.slice(0, match.index);
     let depth = 1;
@@ -87,7 +94,8 @@ export async function findPages(
   if (!services.some((s) => s.unit === 'nginx.service' && s.enabled)) return [];
   const blocks = [...bundle.below('/etc/nginx/conf.d'), ...bundle.below('/etc/nginx/sites-enabled')]
     .sort()
-    .flatMap((file) => serverBlocks(bundle.text(file) ?? ''));
+    .map((file) => bundle.text(file) ?? '')
+    .flatMap((text) => (text.length > MAX_CONFIG_CHARS ? [] : serverBlocks(text)));
   const site = blocks.find((b) => /listen\s[^;]*default_server/.test(b)) ?? blocks[0];
   const file = site === undefined ? undefined : staticIndex(site);
   if (file === undefined || (await guest.kind(file)) !== 'file') return [];

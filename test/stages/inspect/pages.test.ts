@@ -30,3 +30,12 @@ test.each([
 test('unbalanced text ends', () => {
   expect(serverBlocks('server { location / { root /x;')).toEqual([]);
 });
+
+test('a configuration of nothing but openings is read in no time', () => {
+  const started = performance.now();
+  expect(serverBlocks('server { '.repeat(25_000))).toEqual([]);
+  expect(serverBlocks(`${'server { '.repeat(12_000)}${'}'.repeat(12_000)}`).length).toBe(1);
+  expect(staticIndex('location '.repeat(25_000))).toBeUndefined();
+  expect(performance.now() - started).toBeLessThan(2_000);
+  expect(serverBlocks('server{a;}server { b; } server {')).toEqual(['a;', ' b; ']);
+});
