@@ -132,7 +132,7 @@ export async function buildRequest(
     to: platformsNamed(to.map((p) => p.trim()).filter((p) => p !== '')).map((p) => p.name),
     name,
     store: normalStore(flags.store ?? config.store ?? `file:${path.join(dir, 'store')}`),
-    strip: strip === false ? 'none' : strip === 'auto' || strip.includes('auto') ? 'auto' : strip,
+    strip: stripOf(strip),
     dataMode: flags.dataMode ?? config.dataMode ?? 'eager',
     customize: absolute(flags.customize ?? config.customize),
     network: flags.network ?? config.network ?? 'dhcp',
@@ -150,6 +150,12 @@ export async function buildRequest(
   // JSON has no undefined: what is compared with job.json must not have it either
   const request = Request.parse(JSON.parse(JSON.stringify(parsed.data)));
   return { request, dir, given: job !== undefined };
+}
+
+/** `auto` alone stays a word; with paths beside it both are done. */
+function stripOf(strip: readonly string[] | 'auto' | false): Request['strip'] {
+  if (strip === false || strip === 'auto') return strip === false ? 'none' : 'auto';
+  return strip.every((s) => s === 'auto') ? 'auto' : [...strip];
 }
 
 function absolute(file: string | undefined): string | undefined {

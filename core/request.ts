@@ -16,7 +16,11 @@ export const Request = z.object({
     .regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/)
     .describe('name of the image and of its files'),
   store: z.string().describe('URL of the data store, such as file:/srv/store'),
-  strip: z.union([z.literal('none'), z.literal('auto'), z.array(z.string().startsWith('/'))]),
+  strip: z.union([
+    z.literal('none'),
+    z.literal('auto'),
+    z.array(z.union([z.literal('auto'), z.string().startsWith('/')])),
+  ]),
   dataMode: z.enum(['eager', 'lazy', 'manual']).default('eager'),
   customize: z.string().optional().describe('absolute path of a virt-customize command file'),
   network: z.enum(['dhcp', 'keep']),

@@ -19,5 +19,6 @@ execFileSync(process.execPath, [tsc, '-p', path.join(root, 'tsconfig.build.json'
 const main = path.join(dist, 'cli', 'main.js');
 if (!existsSync(main)) throw new Error(`the compiler wrote no ${main}`);
 const code = readFileSync(main, 'utf8');
-if (!code.startsWith('#!')) writeFileSync(main, `#!/usr/bin/env -S node --max-semi-space-size=4\n${code}`);
+if (!code.startsWith('#!'))
+  writeFileSync(main, `#!/usr/bin/env -S MALLOC_ARENA_MAX=2 node --max-semi-space-size=4\n${code}`);
 chmodSync(main, 0o755);

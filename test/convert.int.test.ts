@@ -326,7 +326,8 @@ describe.skipIf(missing)('bios-lvm to OpenStack, data stripped', () => {
       expect(result.exitCode, result.stderr.slice(-2000)).toBe(0);
       const last = (await entries()).slice(begun.length);
       const started = last.flatMap((e) => (e.event === 'stage-started' ? [e.stage] : []));
-      expect(started).toEqual(['upload']);
+      // upload takes milliseconds: the kill may have come after it
+      expect(started).toEqual(replay(begun).done.has('upload') ? [] : ['upload']);
       expect(result.json()).toMatchObject({
         ok: true,
         source: { sha256Unchanged: true },
@@ -351,6 +352,7 @@ describe.skipIf(missing)('uefi-xfs to QEMU, data stripped', () => {
         'auto',
         '--strip',
         '/srv/app',
+        '/var/lib/shop-dumps',
         '--name',
         'edge',
         '--job',

@@ -85,7 +85,9 @@ export function neededBytes(outputs: readonly Output[], facts: Facts, strip: Req
     if (filesystem.type !== 'swap') used += filesystem.usedBytes ?? filesystem.sizeBytes;
   }
   const stripped = facts.candidates
-    .filter((c) => strip === 'auto' || (Array.isArray(strip) && strip.includes(c.path)))
+    .filter(
+      (c) => strip === 'auto' || (Array.isArray(strip) && (strip.includes('auto') || strip.includes(c.path))),
+    )
     .reduce((sum, c) => sum + c.bytes, 0);
   const slim = Math.max(0, used - stripped);
   return outputs.reduce(

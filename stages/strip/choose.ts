@@ -191,25 +191,36 @@ export async function choosePaths(
   warn: (text: string) => void,
 ): Promise<Choice[]> {
   if (request.strip === 'none') return [];
-  const mode = request.dataMode;
-  if (request.strip !== 'auto') {
-    const choices: Choice[] = [];
-    for (const path of mergePaths(request.strip.map(checkPath))) {
-      checkMounts(path, facts);
-      await lookAt(guest, path);
-      const known = facts.candidates.find((c) => c.path === path);
-      const neededBy = known === undefined ? unitsFor(path, facts) : safeUnits(known.neededBy);
-      choices.push({
-        path,
-        rule: 'requested',
-        reason: 'named with --strip',
-        neededBy,
-        mode,
-        keep: keptPaths(path, facts),
-      });
-    }
-    return choices;
+  const asked = request.strip === 'auto' ? ['auto'] : request.strip;
+  const named: Choice[] = [];
+  for (const path of mergePaths(asked.filter((p) => p !== 'auto').map(checkPath))) {
+    checkMounts(path, facts);
+    await lookAt(guest, path);
+    const known = facts.candidates.find((c) => c.path === path);
+    const neededBy = known === undefined ? unitsFor(path, facts) : safeUnits(known.neededBy);
+    named.push({
+      path,
+      rule: 'requested',
+      reason: 'named with --strip',
+      neededBy,
+      mode: request.dataMode,
+      keep: keptPaths(path, facts),
+    });
   }
+  const proposed = asked.includes('auto') ? await proposedChoices(request, facts, guest, warn) : [];
+  // what the user named wins over a proposal inside or around it
+  const apart = proposed.filter(({ path }) => named.every((n) => mergePaths([n.path, path]).length === 2));
+  return [...named, ...apart].sort((a, b) => (a.path < b.path ? -1 : 1));
+}
+
+/** What inspect proposes; a proposal that cannot be stripped stays in the image, with a warning. */
+async function proposedChoices(
+  request: Request,
+  facts: Facts,
+  guest: GuestSession,
+  warn: (text: string) => void,
+): Promise<Choice[]> {
+  const mode = request.dataMode;
   const choices: Choice[] = [];
   const paths = new Set(mergePaths(facts.candidates.map((c) => c.path)));
   for (const candidate of facts.candidates) {
@@ -232,5 +243,5 @@ export async function choosePaths(
       warn(`${error.message}; it stays in the image`);
     }
   }
-  return choices.sort((a, b) => (a.path < b.path ? -1 : 1));
+  return choices;
 }
