@@ -3,7 +3,7 @@ import * as fs from 'node:fs/promises';
 import * as path from 'node:path';
 import { asPortError, PortError } from '../core/errors.ts';
 import { Facts } from '../core/facts.ts';
-import { exists, makeDir, sha256File, writeJson } from '../core/files.ts';
+import { makeDir, sha256File, writeJson } from '../core/files.ts';
 import type { Request } from '../core/request.ts';
 import type { Change, JobPaths, Stage, StageName } from '../core/stage.ts';
 import { STAGE_NAMES } from '../core/stage.ts';
@@ -24,6 +24,7 @@ import { lockFolder } from './lock.ts';
 import { writeReport } from './report/write.ts';
 import { type EditSession, openSession } from './session.ts';
 import { changesOf, type Summary, summarize } from './summary.ts';
+import { stagesWithoutFiles } from './trust.ts';
 
 /** How to run. */
 export interface RunOptions {
@@ -48,12 +49,13 @@ export interface RunOutcome {
 export async function runJob(dir: string, options: RunOptions): Promise<RunOutcome> {
   const { paths, request } = await openJob(dir);
   const unlock = await lockFolder(paths.dir);
+  await makeDir(paths.logs);
   const log = openJobLog(paths.logs, { job: path.basename(paths.dir) });
   let journal: Journal | undefined;
   try {
     await detachStale(paths.tmp).catch(() => {}); // a killed run leaves its FUSE export mounted
     await fs.rm(paths.tmp, { recursive: true, force: true });
-    await makeDir(paths.tmp);
+    for (const sub of [paths.capture, paths.data, paths.out, paths.logs, paths.tmp]) await makeDir(sub);
     journal = await Journal.open(paths.journal);
     return await new Run(paths, request, journal, options, log).execute();
   } catch (error) {
@@ -137,29 +139,8 @@ class Run {
 
   /** Drops done-marks of stages to repeat, of stages whose files are gone, and of everything built on them. */
   async #forget(): Promise<void> {
-    const again = new Set<StageName>(this.#options.repeat ?? []);
-    if (this.#done.done.has('inspect')) {
-      const digest = this.#done.done.get('inspect')?.digest;
-      if (!(await exists(this.#paths.facts))) again.add('inspect');
-      else if (digest !== (await sha256File(this.#paths.facts))) {
-        throw new PortError('JOB_TAMPERED', `${this.#paths.facts} changed since it was written`, {
-          hint: 'start a new job; this folder cannot be trusted',
-        });
-      }
-    }
-    const guestDone = guestStages.every((s) => this.#done.done.has(s.name));
-    if (guestDone) {
-      if (!(await exists(this.#paths.work))) again.add('strip');
-      else if ((await sha256File(this.#paths.work, this.#options.signal)) !== this.#done.work?.workSha256) {
-        throw new PortError('JOB_TAMPERED', `${this.#paths.work} changed since it was written`, {
-          hint: 'start a new job; this folder cannot be trusted',
-        });
-      }
-    }
-    const customized = this.#done.done.get('customize')?.result as { disk: string } | null | undefined;
-    if (customized && !(await exists(customized.disk))) again.add('customize');
-    const artifacts = (this.#done.done.get('encode')?.result ?? []) as { path: string }[];
-    for (const { path: file } of artifacts) if (!(await exists(file))) again.add('encode');
+    const lost = await stagesWithoutFiles(this.#paths, this.#done, this.#options.signal);
+    const again = new Set([...(this.#options.repeat ?? []), ...lost]);
     const first = STAGE_NAMES.findIndex((s) => again.has(s));
     if (first === -1) return;
     for (const stage of STAGE_NAMES.slice(first)) {

@@ -63,7 +63,6 @@ export async function createJob(dir: string, request: Request): Promise<JobPaths
     });
   }
   await makeDir(paths.dir);
-  for (const sub of [paths.capture, paths.data, paths.out, paths.logs]) await makeDir(sub);
   await writeJson(paths.request, request);
   return paths;
 }
