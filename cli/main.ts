@@ -1,4 +1,4 @@
-#!/usr/bin/env -S MALLOC_ARENA_MAX=2 node --max-semi-space-size=4
+#!/usr/bin/env -S MALLOC_ARENA_MAX=1 node --max-semi-space-size=1
 /** The command line: one file per command in `commands/`. */
 import { Command, CommanderError } from 'commander';
 import { PROGRAM_VERSION } from '../core/version.ts';

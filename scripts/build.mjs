@@ -20,5 +20,5 @@ const main = path.join(dist, 'cli', 'main.js');
 if (!existsSync(main)) throw new Error(`the compiler wrote no ${main}`);
 const code = readFileSync(main, 'utf8');
 if (!code.startsWith('#!'))
-  writeFileSync(main, `#!/usr/bin/env -S MALLOC_ARENA_MAX=2 node --max-semi-space-size=4\n${code}`);
+  writeFileSync(main, `#!/usr/bin/env -S MALLOC_ARENA_MAX=1 node --max-semi-space-size=1\n${code}`);
 chmodSync(main, 0o755);
