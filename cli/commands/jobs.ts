@@ -2,6 +2,7 @@
 import * as fs from 'node:fs/promises';
 import * as path from 'node:path';
 import { Command } from 'commander';
+import { PortError } from '../../core/errors.ts';
 import { printable } from '../../core/text.ts';
 import { jobsHome, openJob } from '../../pipeline/job.ts';
 import { Journal, parseJournal } from '../../pipeline/journal.ts';
@@ -80,13 +81,20 @@ export function jobsCommand(): Command {
     });
   jobs
     .command('rm')
-    .description('remove a job folder with everything in it, its data store included when that lies inside')
+    .description('remove a job folder with everything in it; a data store inside only with --with-data')
     .argument('<job>', 'job folder or name')
+    .option('--with-data', 'also remove the data store inside the job folder')
     .option('--json', 'print JSON')
     .addHelpText('after', '\nExample:\n  port-image jobs rm shop01')
     .exitOverride()
-    .action(async (job: string, flags: { json?: boolean }) => {
+    .action(async (job: string, flags: { json?: boolean; withData?: boolean }) => {
       const { paths } = await openJob(await findJob(job));
+      const stored = await fs.readdir(path.join(paths.dir, 'store')).catch(() => []);
+      if (stored.length > 0 && flags.withData !== true) {
+        throw new PortError('USAGE', `${printable(paths.dir)} holds the data sets its images need`, {
+          hint: 'move its store folder first, or add --with-data to remove them too',
+        });
+      }
       const unlock = await lockFolder(paths.dir);
       try {
         await (await Journal.open(paths.journal)).close(); // refuses a folder that is no job of ours
