@@ -46,6 +46,12 @@ export const Contract = z.object({
     drivers: z
       .array(z.string())
       .describe('storage and network modules every boot-menu initramfs holds, or built in'),
+    networkDrivers: z
+      .array(z.string())
+      .optional()
+      .describe(
+        'network modules every boot-menu kernel has, in its initramfs or not; absent in older images',
+      ),
     datasources: z.array(z.string()),
     platforms: z.array(z.string()),
   }),
@@ -62,6 +68,19 @@ export const Contract = z.object({
 /** What an image says about itself. */
 export type Contract = z.infer<typeof Contract>;
 
+/** Instead of a signed URL: the instance gets a token itself. Give it access rules for GET below the prefix alone. */
+export const ProvisionAuth = z.object({
+  type: z.literal('v3applicationcredential').describe('OpenStack Keystone v3 application credential'),
+  authUrl: z
+    .string()
+    .regex(/^https?:\/\/[^\s"\\]+$/)
+    .describe('Keystone, with or without /v3'),
+  id: z.string().min(1).describe('id of the application credential'),
+  secret: z.string().min(1),
+});
+/** An application credential in a provision document. */
+export type ProvisionAuth = z.infer<typeof ProvisionAuth>;
+
 export const Provision = z.object({
   version: z.literal(1),
   data: z
@@ -73,9 +92,14 @@ export const Provision = z.object({
           .regex(/^https?:\/\//)
           .describe('prefix; the keys are put behind its path, before a ?query'),
         expires: z.string().optional().describe('ISO 8601, for messages only'),
+        auth: ProvisionAuth.optional().describe('for a URL that is not signed'),
       }),
     )
     .default({}),
+  prefetch: z
+    .array(z.string().regex(DATA_SET_ID))
+    .optional()
+    .describe('lazy data sets in the order of their use; fetched after the boot, when nothing else is to do'),
 });
 /** What a cloud tells an instance: the value of `port_image` in vendor_data2.json. */
 export type Provision = z.infer<typeof Provision>;
@@ -108,6 +132,19 @@ export function driversOf(facts: Facts, platforms: readonly Platform[]): string[
     .sort();
 }
 
+/** Network modules the platforms ask for that every boot-menu kernel can load, once its root is mounted. */
+export function networkDriversOf(facts: Facts, platforms: readonly Platform[]): string[] {
+  const wanted = new Set(platforms.flatMap((p) => [...p.needs.networkModules]));
+  const kernels = facts.kernels.filter((k) => k.inBootMenu);
+  return [...wanted]
+    .filter(
+      (m) =>
+        kernels.length > 0 &&
+        kernels.every((k) => [k.modules, k.builtin, k.initramfsModules].some((l) => l.includes(m))),
+    )
+    .sort();
+}
+
 /** Builds the contract. Pure: the same input gives the same document. */
 export function buildContract(input: ContractInput): Contract {
   const { facts, request, platforms, dataSets } = input;
@@ -126,6 +163,7 @@ export function buildContract(input: ContractInput): Contract {
       arch: facts.os.arch,
       firmware: [facts.firmware],
       drivers: driversOf(facts, platforms),
+      networkDrivers: networkDriversOf(facts, platforms),
       datasources: [...new Set(platforms.flatMap((p) => [...p.needs.datasources]))],
       platforms: platforms.map((p) => p.name),
     },
