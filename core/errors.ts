@@ -61,6 +61,7 @@ export const ERROR_CODES = {
     group: 'source',
     summary: 'something the conversion needs inside the guest is missing or broken',
   },
+  NO_CONTRACT: { group: 'source', summary: 'the image or file carries no contract, or one that is broken' },
   SOURCE_CHANGED: { group: 'source', summary: 'the source changed while it was read' },
   PROGRAM_MISSING: { group: 'host', summary: 'a foreign program is not installed' },
   PROGRAM_FAILED: { group: 'host', summary: 'a foreign program failed' },

@@ -5,6 +5,33 @@ import * as z from 'zod';
 export const SOURCE_FORMATS = ['raw', 'qcow2', 'vmdk', 'vpc', 'vhdx', 'vdi'] as const;
 export type SourceFormat = (typeof SOURCE_FORMATS)[number];
 
+/** Ways of bringing an image into Glance; `auto` takes the best one the cloud offers. */
+export const UPLOAD_METHODS = ['auto', 'put', 'import', 'web-download'] as const;
+/** A way of bringing an image into Glance. */
+export type UploadMethod = (typeof UPLOAD_METHODS)[number];
+
+export const GlanceRequest = z.object({
+  cloud: z.string().describe('name in clouds.yaml, or `envvars` for the OS_* variables'),
+  method: z.enum(UPLOAD_METHODS).default('auto'),
+  stores: z
+    .union([z.literal('all'), z.array(z.string())])
+    .default([])
+    .describe('Glance stores; the default one when empty'),
+  onExists: z
+    .enum(['new-version', 'replace', 'fail'])
+    .default('new-version')
+    .describe(
+      'when the project has an image of this name; `replace` hides nothing and removes the older one',
+    ),
+  visibility: z.enum(['private', 'shared', 'community', 'public']).default('private'),
+  members: z.array(z.string()).default([]).describe('project ids a shared image is offered to'),
+  protected: z.boolean().default(false),
+  signKey: z.string().optional().describe('absolute path of a PEM private key; its content is never stored'),
+  signCertificate: z.string().optional().describe('id of the certificate in the cloud key manager'),
+});
+/** What the upload to an OpenStack cloud needs. */
+export type GlanceRequest = z.infer<typeof GlanceRequest>;
+
 export const Request = z.object({
   schema: z.literal('port-image/request/1'),
   source: z.string().describe('absolute path of an image file or block device'),
@@ -15,7 +42,10 @@ export const Request = z.object({
     .string()
     .regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/)
     .describe('name of the image and of its files'),
-  store: z.string().describe('URL of the data store, such as file:/srv/store'),
+  store: z
+    .string()
+    .describe('URL of the data store: file:/srv/store, or swift:PREFIX in the cloud of `storeCloud`'),
+  storeCloud: z.string().optional().describe('cloud of a swift: store, as in clouds.yaml'),
   strip: z.union([
     z.literal('none'),
     z.literal('auto'),
@@ -29,6 +59,18 @@ export const Request = z.object({
   encoding: z.enum(['zstd', 'compat', 'raw']).default('zstd'),
   generalize: z.boolean().default(false),
   verify: z.boolean(),
+  verifyData: z
+    .enum(['full', 'sampled'])
+    .default('full')
+    .describe('read every segment back from the store, or the sizes and tags of all and a sample'),
+  urlHours: z
+    .number()
+    .int()
+    .min(1)
+    .max(24 * 365)
+    .default(24)
+    .describe('life of the signed URLs handed to the instance'),
+  glance: GlanceRequest.optional().describe('upload to this OpenStack cloud; files only when absent'),
   compare: z.boolean().default(true).describe('compare the encoded image with the work disk'),
 });
 /** What the user asked for. */

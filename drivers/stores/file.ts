@@ -4,6 +4,7 @@ import { createReadStream } from 'node:fs';
 import * as fs from 'node:fs/promises';
 import * as path from 'node:path';
 import type { Readable } from 'node:stream';
+import { DATA_SET_ID } from '../../core/data-set.ts';
 import { asPortError, PortError } from '../../core/errors.ts';
 import {
   exists,
@@ -15,7 +16,7 @@ import {
   temporaryName,
 } from '../../core/files.ts';
 import { checkKey } from './key.ts';
-import type { GetOptions, PutOptions, Store, StoredObject } from './store.ts';
+import type { Content, GetOptions, PutOptions, Store, StoredObject } from './store.ts';
 
 async function writeAll(handle: fs.FileHandle, body: AsyncIterable<Uint8Array>, signal?: AbortSignal) {
   const hash = createHash('sha256');
@@ -69,7 +70,7 @@ export class FileStore implements Store {
     }
   }
 
-  async put(key: string, body: AsyncIterable<Uint8Array>, options: PutOptions = {}): Promise<StoredObject> {
+  async put(key: string, content: Content, options: PutOptions = {}): Promise<StoredObject> {
     const target = this.pathOf(key);
     const temporary = temporaryName(target);
     try {
@@ -77,7 +78,7 @@ export class FileStore implements Store {
       const handle = await fs.open(temporary, 'wx', FILE_MODE);
       let written: { bytes: number; sha256: string };
       try {
-        written = await writeAll(handle, body, options.signal);
+        written = await writeAll(handle, content(), options.signal);
       } finally {
         await handle.close();
       }
@@ -169,6 +170,15 @@ export class FileStore implements Store {
       if (!gone) return;
       dir = path.dirname(dir);
     }
+  }
+
+  async *ids(): AsyncIterable<string> {
+    const entries = await fs.readdir(this.dir, { withFileTypes: true }).catch((error: unknown) => {
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
+      throw asPortError(error);
+    });
+    const names = entries.filter((e) => e.isDirectory() && DATA_SET_ID.test(e.name)).map((e) => e.name);
+    yield* names.sort();
   }
 
   async sweep(prefix: string): Promise<number> {

@@ -1,5 +1,6 @@
 /** A store for data sets: object storage, reduced to what every kind of it can do. */
 import type { Readable } from 'node:stream';
+import type { Provision } from '../../core/contract.ts';
 
 /** What is known about a stored object. */
 export interface StoredObject {
@@ -11,12 +12,19 @@ export interface StoredObject {
   etag?: string;
   /** Milliseconds since 1970. */
   modifiedMs?: number;
+  /** `put` found the same bytes there already and sent none. */
+  kept?: boolean;
 }
+
+/** Content that can be read from its start again: called once per attempt, and once more to compare leftovers. */
+export type Content = () => AsyncIterable<Uint8Array>;
 
 /** How to put an object. */
 export interface PutOptions {
-  /** Exact length when known; without it the store has to send in parts. */
+  /** Exact length when known. */
   bytes?: number;
+  /** The length cannot be more than this; without it the store has to send in parts. */
+  maxBytes?: number;
   contentType?: string;
   signal?: AbortSignal | undefined;
 }
@@ -28,9 +36,30 @@ export interface GetOptions {
   signal?: AbortSignal | undefined;
 }
 
+/** How to make URLs for an instance. */
+export interface ProvisionOptions {
+  /** Milliseconds the URLs live. */
+  lifeMs: number;
+  /** The only addresses they work from: an IP address or range in CIDR form. */
+  ipRange?: string;
+  signal?: AbortSignal | undefined;
+}
+
+/** A provision document and what is needed to reach its URLs from this machine. */
+export interface Provisioned {
+  document: Provision;
+  /** `https://host:port` all URLs of the document begin with. */
+  upstream: string;
+  /** Path prefixes of the URLs, without query. */
+  paths: string[];
+  /** PEM file with the certificate authority of `upstream`. */
+  caFile?: string | undefined;
+}
+
 /**
  * A flat space of keys. Keys are relative paths of clean parts (see `checkKey`); a prefix is no folder and needs no
- * creation. An object appears whole or not at all and replaces an older one of the same key. Failures are PortErrors
+ * creation. An object appears whole or not at all and replaces an older one of the same key. The first part of a key is the id of
+ * a data set. Failures are PortErrors
  * with STORE (temporary when trying again may heal it), DISK_SPACE or HOST_IO.
  */
 export interface Store {
@@ -39,7 +68,7 @@ export interface Store {
   /** Proves that it can be written to, by a harmless call; `neededBytes` is compared with free space where known. */
   check(neededBytes: number): Promise<void>;
   /** The result always has the sha256 of the bytes that were handed over, whatever the store keeps. */
-  put(key: string, body: AsyncIterable<Uint8Array>, options?: PutOptions): Promise<StoredObject>;
+  put(key: string, content: Content, options?: PutOptions): Promise<StoredObject>;
   /** Content as a stream; throws STORE when there is no such object. */
   get(key: string, options?: GetOptions): Promise<Readable>;
   /** Undefined when there is no such object. */
@@ -50,4 +79,12 @@ export interface Store {
   remove(key: string): Promise<void>;
   /** Removes what killed puts left below a prefix. Only call it for a prefix nobody else writes to. */
   sweep?(prefix: string): Promise<number>;
+  /** Ids of the data sets it holds, complete or not, in order. */
+  ids(): AsyncIterable<string>;
+  /** URLs with which an instance reads these data sets and nothing else. Absent where a store cannot sign any. */
+  provision?(ids: readonly string[], options: ProvisionOptions): Promise<Provisioned>;
+  /** Makes every URL of a data set worthless and proves it with one made before. */
+  revoke?(id: string, options?: { signal?: AbortSignal }): Promise<void>;
+  /** Ends connections; the store is not used after it. */
+  close?(): Promise<void>;
 }

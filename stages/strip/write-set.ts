@@ -22,6 +22,9 @@ import type { TreeEntry } from '../../tools/tree-walk.ts';
 /** Uncompressed bytes after which a segment is closed. A file is never split, so a segment may be larger. */
 const SEGMENT_BYTES = 128 * MIB;
 const LANES = 2;
+/** Allowance for pax headers (long names, xattrs, maps of holes): per member, and per archive with its end. */
+const MEMBER_HEADERS_BYTES = 4096;
+const ARCHIVE_HEADERS_BYTES = 128 * 1024;
 // Level 3: 250-400 MB/s on one core. ZSTD_c_nbWorkers stays 0: its threads take memory per segment, lanes do not.
 const ZSTD = { chunkSize: 1 << 18, params: { [constants.ZSTD_c_compressionLevel]: 3 } };
 
@@ -93,51 +96,72 @@ async function* counted(
   }
 }
 
-interface StoredBytes {
+/** A stream of bytes and the work behind it. */
+interface Produced<T> {
+  source: AsyncIterable<Uint8Array>;
+  done: Promise<T>;
+}
+
+interface StoredBytes<T> {
   bytes: number;
   sha256: string;
   plainBytes: number;
+  produced: T;
 }
 
-/** Compresses a stream into an object. */
-async function putCompressed(
+/** Compresses a stream into an object; `open` starts the stream anew for each attempt of the store. */
+async function putCompressed<T>(
   store: Store,
   key: string,
-  source: AsyncIterable<Uint8Array>,
-  producing: Promise<unknown>,
+  open: () => Produced<T>,
+  maxPlainBytes: number | undefined,
   signal: AbortSignal,
-): Promise<StoredBytes> {
-  const result: StoredBytes = { bytes: 0, sha256: '', plainBytes: 0 };
-  const zstd = createZstdCompress(ZSTD);
-  const results = await Promise.allSettled([
-    producing,
-    store.put(
-      key,
-      counted(zstd, (chunk) => {
-        result.bytes += chunk.byteLength;
-      }),
-      { signal },
-    ),
-    pipeline(
+): Promise<StoredBytes<T>> {
+  let last: { bytes: number; plainBytes: number; produced?: T } | undefined;
+  const content = async function* (): AsyncIterable<Uint8Array> {
+    const attempt: NonNullable<typeof last> = { bytes: 0, plainBytes: 0 };
+    last = attempt;
+    const { source, done } = open();
+    const zstd = createZstdCompress(ZSTD);
+    const feeding = pipeline(
       counted(source, (chunk) => {
-        result.plainBytes += chunk.byteLength;
+        attempt.plainBytes += chunk.byteLength;
       }),
       zstd,
       { signal },
-    ),
-  ]);
+    );
+    const ended = Promise.allSettled([done, feeding]);
+    try {
+      for await (const chunk of zstd as AsyncIterable<Buffer>) {
+        attempt.bytes += chunk.byteLength;
+        yield chunk;
+      }
+      await feeding;
+      attempt.produced = await done;
+    } catch (error) {
+      zstd.destroy();
+      const errors = (await ended).flatMap((r) => (r.status === 'rejected' ? [r.reason as unknown] : []));
+      // One cause stops all of them; the others only report a closed stream.
+      throw errors.find((e) => e instanceof PortError && e.code !== 'BUG') ?? errors[0] ?? error;
+    } finally {
+      zstd.destroy();
+      // the next attempt reads through the same lane
+      await ended;
+    }
+  };
+  const options = maxPlainBytes === undefined ? {} : { maxBytes: zstdBound(maxPlainBytes) };
+  const put = await store.put(key, content, { ...options, signal });
   signal.throwIfAborted();
-  const errors = results.flatMap((r) => (r.status === 'rejected' ? [r.reason as unknown] : []));
-  // One cause stops all three; the others only report a closed stream.
-  const cause = errors.find((e) => e instanceof PortError && e.code !== 'BUG') ?? errors[0];
-  if (cause !== undefined) throw cause;
-  const put = results[1];
-  if (put.status !== 'fulfilled' || put.value.sha256 === undefined || put.value.bytes !== result.bytes) {
-    throw new PortError('STORE_MISMATCH', `${key}: the store did not take all ${result.bytes} bytes`);
+  if (last === undefined || put.sha256 === undefined || put.bytes !== last.bytes) {
+    throw new PortError('STORE_MISMATCH', `${key}: the store did not take all ${last?.bytes ?? 0} bytes`);
   }
   // The digest is of what was handed to the store, made while it was sent; reading back proves the rest.
-  result.sha256 = put.value.sha256;
-  return result;
+  return { bytes: put.bytes, sha256: put.sha256, plainBytes: last.plainBytes, produced: last.produced as T };
+}
+
+/** Largest result of compressing so many bytes (ZSTD_COMPRESSBOUND of zstd.h, and the frame's checksum). */
+function zstdBound(bytes: number): number {
+  return bytes + Math.ceil(bytes / 256) + 64 * 1024;
 }
 
 /** Name of an xattr (raw bytes as latin1) as text: `%` and bytes outside printable ASCII as %xx. */
@@ -191,10 +215,16 @@ export async function writeDataSet(options: WriteOptions): Promise<WrittenSet> {
     try {
       const key = segmentKey(index + 1);
       const dataBytes = list.reduce((sum, m) => sum + (m.bare ? 0 : m.entry.size), 0);
-      const { out, done } = writeSegment(list, content, signal);
-      const stored = await putCompressed(store, `${id}/${key}`, out, done, signal);
+      const tarBytes = list.reduce(
+        (sum, m) => sum + memberBytes(m, content) + MEMBER_HEADERS_BYTES,
+        ARCHIVE_HEADERS_BYTES,
+      );
+      const open = () => {
+        const { out, done } = writeSegment(list, content, signal);
+        return { source: out, done };
+      };
+      const stored = await putCompressed(store, `${id}/${key}`, open, tarBytes, signal);
       options.onBytes?.(dataBytes);
-      const written = await done;
       const segment: Segment = {
         key,
         bytes: stored.bytes,
@@ -202,11 +232,11 @@ export async function writeDataSet(options: WriteOptions): Promise<WrittenSet> {
         sha256: stored.sha256,
         entries: list.length,
       };
-      await verifySegment(store, id, segment, expected(list, written.digests), signal);
+      await verifySegment(store, id, segment, expected(list, stored.produced.digests), signal);
       options.onBytes?.(dataBytes);
       segments[index] = segment;
       for (const { entry, bare } of list) if (!bare) segmentOf.set(entry.path, index + 1);
-      for (const [path, sha256] of written.digests) digests.set(path, sha256);
+      for (const [path, sha256] of stored.produced.digests) digests.set(path, sha256);
     } catch (error) {
       abort.abort();
       throw error;
@@ -219,7 +249,8 @@ export async function writeDataSet(options: WriteOptions): Promise<WrittenSet> {
   for (const content of idle) await content.close();
   options.signal.throwIfAborted();
   const errors = results.flatMap((r) => (r.status === 'rejected' ? [r.reason as unknown] : []));
-  const cause = errors.find((e) => e instanceof PortError) ?? errors[0];
+  // The other lanes were stopped by the first failure and only say so.
+  const cause = errors.find((e) => e instanceof PortError && e.code !== 'INTERRUPTED') ?? errors[0];
   if (cause !== undefined) throw cause;
 
   const manifest = await putLists(options, segments, segmentOf, digests);
@@ -246,19 +277,23 @@ async function putLists(
   digests: ReadonlyMap<string, string>,
 ): Promise<WrittenSet> {
   const { store, id, entries, signal } = options;
-  const lines = Readable.from(
-    (function* () {
-      for (const entry of entries) {
-        const line = entryLine(entry, segmentOf.get(entry.path) ?? segments.length, digests.get(entry.path));
-        yield Buffer.from(`${JSON.stringify(line)}\n`);
-      }
-    })(),
-  );
+  const lines = function* () {
+    for (const entry of entries) {
+      const line = entryLine(entry, segmentOf.get(entry.path) ?? segments.length, digests.get(entry.path));
+      yield Buffer.from(`${JSON.stringify(line)}\n`);
+    }
+  };
   const entriesKey = 'entries.jsonl.zst';
-  const list = await putCompressed(store, `${id}/${entriesKey}`, lines, Promise.resolve(), signal);
+  const list = await putCompressed(
+    store,
+    `${id}/${entriesKey}`,
+    () => ({ source: Readable.from(lines()), done: Promise.resolve() }),
+    undefined,
+    signal,
+  );
   await verifyObject(store, `${id}/${entriesKey}`, list, signal);
   const sums = Buffer.from(segmentDigests(segments));
-  await store.put(`${id}/segments.sha256`, Readable.from([sums]), { bytes: sums.length, signal });
+  await store.put(`${id}/segments.sha256`, () => Readable.from([sums]), { bytes: sums.length, signal });
   const files = entries.filter((e) => e.type === 'file');
   const manifest: Manifest = {
     schema: 'port-image/data-set/1',
@@ -274,7 +309,7 @@ async function putLists(
     segmentsSha256: createHash('sha256').update(sums).digest('hex'),
   };
   const body = Buffer.from(`${JSON.stringify(manifest, null, 2)}\n`);
-  await store.put(`${id}/manifest.json`, Readable.from([body]), { bytes: body.length, signal });
+  await store.put(`${id}/manifest.json`, () => Readable.from([body]), { bytes: body.length, signal });
   const back = await readManifest(store, id, createHash('sha256').update(body).digest('hex'));
   const sumsBack = await readObject(store, `${id}/segments.sha256`);
   if (!sumsBack.equals(sums))

@@ -247,6 +247,8 @@ export function makeContext(options: {
     store: 'file:/tmp/store',
     strip: 'none',
     dataMode: 'eager',
+    verifyData: 'full',
+    urlHours: 24,
     network: 'dhcp',
     nics: [],
     encoding: 'zstd',

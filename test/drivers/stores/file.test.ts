@@ -26,7 +26,7 @@ const keys = async (prefix: string) => {
 };
 
 test('put, get with ranges, head, list, remove', async () => {
-  const put = await store.put('a/segments/1.tar', bytes('hello ', 'world'), { bytes: 11 });
+  const put = await store.put('a/segments/1.tar', () => bytes('hello ', 'world'), { bytes: 11 });
   expect(put).toMatchObject({
     bytes: 11,
     sha256: 'b94d27b9934d3e08a52e52d7da7dabfac484efe37a5380ee9088f7ace2efcde9',
@@ -36,8 +36,8 @@ test('put, get with ranges, head, list, remove', async () => {
   expect(await store.head('a/segments/1.tar')).toMatchObject({ bytes: 11 });
   expect(await store.head('a/nothing')).toBeUndefined();
   await expect(store.get('a/nothing')).rejects.toMatchObject({ code: 'STORE' });
-  await store.put('a/manifest.json', bytes('{}'));
-  await store.put('a-b/x', bytes('x'));
+  await store.put('a/manifest.json', () => bytes('{}'));
+  await store.put('a-b/x', () => bytes('x'));
   expect(await keys('')).toEqual(['a-b/x', 'a/manifest.json', 'a/segments/1.tar']);
   expect(await keys('a/')).toEqual(['a/manifest.json', 'a/segments/1.tar']);
   expect(await keys('a/seg')).toEqual(['a/segments/1.tar']);
@@ -49,19 +49,19 @@ test('put, get with ranges, head, list, remove', async () => {
 });
 
 test('a broken or short source leaves the old object and no rest', async () => {
-  await store.put('k', bytes('old'));
+  await store.put('k', () => bytes('old'));
   async function* broken() {
     yield Buffer.from('new');
     throw new Error('cut');
   }
-  await expect(store.put('k', broken())).rejects.toThrow('cut');
-  await expect(store.put('k', bytes('new'), { bytes: 4 })).rejects.toMatchObject({ code: 'STORE' });
+  await expect(store.put('k', () => broken())).rejects.toThrow('cut');
+  await expect(store.put('k', () => bytes('new'), { bytes: 4 })).rejects.toMatchObject({ code: 'STORE' });
   expect(await text(await store.get('k'))).toBe('old');
   expect(await fs.readdir(store.dir)).toEqual(['k']);
 });
 
 test('what a killed put left is not listed and can be swept', async () => {
-  await store.put('a/k', bytes('x'));
+  await store.put('a/k', () => bytes('x'));
   await fs.writeFile(path.join(store.dir, 'a/.k.0123456789ab.tmp'), 'half');
   await fs.writeFile(path.join(store.dir, 'a/.keep'), 'not ours');
   expect(await keys('a/')).toEqual(['a/k']);
@@ -88,7 +88,7 @@ test.each([
 });
 
 test('does not follow a link put in place of an object', async () => {
-  await store.put('a/k', bytes('x'));
+  await store.put('a/k', () => bytes('x'));
   await fs.symlink('/etc/passwd', path.join(store.dir, 'a/link'));
   expect(await store.head('a/link')).toBeUndefined();
   await expect(store.get('a/link')).rejects.toMatchObject({ code: 'HOST_IO' });
@@ -115,9 +115,9 @@ describe.skipIf(process.getuid?.() !== 0 ? 'needs root for a tmpfs' : undefined)
     execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', full]);
     try {
       const small = new FileStore(full);
-      await small.put('a', bytes('x'));
+      await small.put('a', () => bytes('x'));
       const big = Array.from({ length: 64 }, () => 'x'.repeat(65536));
-      await expect(small.put('b', bytes(...big))).rejects.toMatchObject({ code: 'DISK_SPACE' });
+      await expect(small.put('b', () => bytes(...big))).rejects.toMatchObject({ code: 'DISK_SPACE' });
       expect(await fs.readdir(full)).toEqual(['a']);
     } finally {
       execFileSync('umount', [full]);

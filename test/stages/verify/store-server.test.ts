@@ -13,8 +13,12 @@ const url = (key: string) => `http://127.0.0.1:${server.port}/${server.prefix}/$
 beforeAll(async () => {
   dir = await mkdtemp(path.join(tmpdir(), 'store-server-test-'));
   const store = openStore(`file:${dir}/store`);
-  await store.put('app-1/segments/000001.tar.zst', [Buffer.from('0123456789')] as never);
-  await store.put('other/manifest.json', [Buffer.from('{}')] as never);
+  await store.put('app-1/segments/000001.tar.zst', async function* () {
+    yield Buffer.from('0123456789');
+  });
+  await store.put('other/manifest.json', async function* () {
+    yield Buffer.from('{}');
+  });
   await writeFile(path.join(dir, 'secret'), 'secret');
   await symlink('../../secret', path.join(dir, 'store', 'app-1', 'link'));
   server = await serveStore(store, ['app-1']);
