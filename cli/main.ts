@@ -3,6 +3,7 @@
 import { Command, CommanderError } from 'commander';
 import { PROGRAM_VERSION } from '../core/version.ts';
 import { completionCommand } from './commands/completion.ts';
+import { contractCommand } from './commands/contract.ts';
 import { convertCommand } from './commands/convert.ts';
 import { doctorCommand } from './commands/doctor.ts';
 import { inspectCommand } from './commands/inspect.ts';
@@ -43,6 +44,7 @@ for (const command of [
   stageCommand(interruption),
   resumeCommand(interruption),
   verifyCommand(interruption),
+  contractCommand(interruption),
   jobsCommand(),
   doctorCommand(),
   platformsCommand(),
