@@ -8,7 +8,15 @@ import type { Facts } from '../core/facts.ts';
 import type { GuestFiles } from '../core/guest.ts';
 import { formatBytes } from '../core/sizes.ts';
 import { writeContract } from './contract-writer.ts';
-import { canAutomount, dataSetUnits, FETCH_TEMPLATE, type GuestFile } from './systemd-units.ts';
+import {
+  canAutomount,
+  dataSetUnits,
+  FETCH_TEMPLATE,
+  type GuestFile,
+  isEarlyUnit,
+  PREFETCH_UNIT,
+  prefetchLink,
+} from './systemd-units.ts';
 
 /** Name of the note left in an emptied folder. */
 export const STUB_NAME = 'PORT-IMAGE-DATA.txt';
@@ -128,6 +136,32 @@ async function place(guest: GuestFiles, file: GuestFile): Promise<void> {
   } else await guest.write(file.path, file.content ?? '', { mode: 0o644, uid: 0, gid: 0 });
 }
 
+const UNIT_DIRS = ['/etc/systemd/system', '/usr/lib/systemd/system', '/lib/systemd/system'] as const;
+
+/**
+ * The units that can wait for the network. One that must be up before the network or before cloud-init would wait for
+ * itself: systemd breaks such a ring by dropping a job, at worst cloud-init's. It starts without the data instead and
+ * is named.
+ */
+async function withoutEarlyUnits(
+  guest: GuestFiles,
+  set: GuestDataSet,
+  warn: (text: string) => void,
+): Promise<string[]> {
+  const kept: string[] = [];
+  for (const unit of set.neededBy) {
+    const texts = await Promise.all(UNIT_DIRS.map((dir) => guest.readText(`${dir}/${unit}`)));
+    const text = texts.find((t) => t !== undefined);
+    if (text === undefined || !isEarlyUnit(text)) kept.push(unit);
+    else {
+      warn(
+        `${unit} starts before the network, so it cannot wait for ${set.path}; restart it when the data is there`,
+      );
+    }
+  }
+  return kept;
+}
+
 /** Writes contract, client, units and configurations. Idempotent. Returns what was written. */
 export async function installGuestSide(guest: GuestFiles, options: GuestSideOptions): Promise<Installed[]> {
   const done: Installed[] = [];
@@ -143,6 +177,8 @@ export async function installGuestSide(guest: GuestFiles, options: GuestSideOpti
   await put({ path: '/usr/sbin/port-image-data', content: client }, 'fetches data sets', 0o755);
   const reader = await guestAsset('json-get.awk');
   await put({ path: '/usr/lib/port-image/json-get.awk', content: reader }, 'reads the provision document');
+  const finder = await guestAsset('provision.sh');
+  await put({ path: '/usr/lib/port-image/provision.sh', content: finder }, 'finds the provision document');
   for (const set of options.dataSets) {
     const conf = { path: `/usr/lib/port-image/data.d/${set.id}.conf`, content: dataSetConf(set) };
     await put(conf, `data set of ${set.path}`);
@@ -151,9 +187,15 @@ export async function installGuestSide(guest: GuestFiles, options: GuestSideOpti
     const template = await guestAsset('port-image-data@.service');
     await put({ path: FETCH_TEMPLATE, content: template }, 'fetches one data set');
     for (const set of options.dataSets) {
-      for (const file of dataSetUnits(set.id, set.path, set.mode, set.neededBy)) {
+      const neededBy = await withoutEarlyUnits(guest, set, options.warn);
+      for (const file of dataSetUnits(set.id, set.path, set.mode, neededBy)) {
         await put(file, `${set.path} before what needs it`);
       }
+    }
+    if (options.dataSets.some((s) => s.mode === 'lazy')) {
+      const prefetch = await guestAsset('port-image-prefetch.service');
+      await put({ path: PREFETCH_UNIT, content: prefetch }, 'fetches lazy data sets after the boot');
+      await put(prefetchLink(), 'fetches lazy data sets after the boot');
     }
   } else if (options.init === 'openrc') {
     const script = {

@@ -1,5 +1,6 @@
 /** Units, drop-ins and links that bring a data set back: plain files, so nothing has to run in the guest. */
 import type { DataMode } from '../core/data-set.ts';
+import { parseUnit } from './unit-file.ts';
 
 /** A file or a symbolic link to put into the guest. */
 export interface GuestFile {
@@ -11,6 +12,11 @@ export interface GuestFile {
 const UNIT_DIR = '/etc/systemd/system';
 /** The template in the image. */
 export const FETCH_TEMPLATE = '/usr/lib/systemd/system/port-image-data@.service';
+/** The unit that fetches lazy data sets after the boot. */
+export const PREFETCH_UNIT = '/usr/lib/systemd/system/port-image-prefetch.service';
+// Everything a fetch is ordered behind, itself or through network-online.target.
+const BEFORE_FETCH =
+  /^(network-online|network|network-pre|sysinit|basic|local-fs|local-fs-pre|cloud-init)\.target$|^cloud-init(-local|-network)?\.service$/;
 // Letters that need no quoting in What=, Where= and no escaping by systemd.
 const PLAIN_PATH = /^\/[A-Za-z0-9_./@:+-]+$/;
 
@@ -30,6 +36,19 @@ export function escapePath(path: string): string {
 /** True when lazy mode can serve this path by a mount unit. */
 export function canAutomount(path: string): boolean {
   return PLAIN_PATH.test(path);
+}
+
+/** True for a unit that has to be up before data can be fetched, by what its file says. */
+export function isEarlyUnit(text: string): boolean {
+  const settings = parseUnit(text).filter((s) => s.section === 'Unit');
+  const off = settings.some((s) => s.key === 'DefaultDependencies' && /^(no|false|off|0)$/i.test(s.value));
+  const before = settings.filter((s) => s.key === 'Before').flatMap((s) => s.value.split(/\s+/));
+  return off || before.some((unit) => BEFORE_FETCH.test(unit));
+}
+
+/** Link that starts the prefetch with the boot. */
+export function prefetchLink(): GuestFile {
+  return wants('multi-user.target', 'port-image-prefetch.service', PREFETCH_UNIT);
 }
 
 const wants = (target: string, unit: string, file: string): GuestFile => ({

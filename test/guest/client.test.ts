@@ -86,7 +86,8 @@ async function makeRoot(change: Partial<GuestDataSet> = {}, url = `${server.url}
   await fs.mkdir(path.join(root, 'usr/lib/port-image/data.d'), { recursive: true });
   await fs.mkdir(path.join(root, 'run/port-image'), { recursive: true });
   await fs.mkdir(path.join(root, 'srv/app'), { recursive: true });
-  await fs.copyFile('guest/json-get.awk', path.join(root, 'usr/lib/port-image/json-get.awk'));
+  for (const file of ['json-get.awk', 'provision.sh'])
+    await fs.copyFile(`guest/${file}`, path.join(root, 'usr/lib/port-image', file));
   await fs.writeFile(path.join(root, `usr/lib/port-image/data.d/${ID}.conf`), dataSetConf(set));
   await fs.writeFile(path.join(root, 'srv/app', STUB_NAME), stubText(set));
   const document = { version: 1, data: { [ID]: { url, expires: '2030-01-01T00:00:00Z' } } };
