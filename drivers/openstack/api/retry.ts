@@ -42,8 +42,12 @@ export async function withRetries<T>(attempt: () => Promise<T>, options: RetryOp
         if (!(error instanceof PortError) || !error.temporary || retriesLeft === 0) return;
         options.onRetry?.(error, attemptNumber);
         if (!(error instanceof HttpError) || error.retryAfterMs === undefined) return;
-        const pauseMs = Math.min(error.retryAfterMs, LONGEST_RETRY_AFTER_MS);
-        await sleep(pauseMs, undefined, options.signal === undefined ? {} : { signal: options.signal });
+        if (error.retryAfterMs > LONGEST_RETRY_AFTER_MS) return;
+        await sleep(
+          error.retryAfterMs,
+          undefined,
+          options.signal === undefined ? {} : { signal: options.signal },
+        );
       },
     },
   ).catch((error: unknown) => {
