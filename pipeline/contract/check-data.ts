@@ -13,19 +13,35 @@ type DataClaim = Contract['data'][number];
 
 const LIB = '/usr/lib/port-image';
 const CLIENT = '/usr/sbin/port-image-data';
-const READER = `${LIB}/json-get.awk`;
 const INIT_SCRIPT = '/etc/init.d/port-image-data';
 /** Programs the client cannot do without. */
 const PROGRAMS = ['curl', 'tar', 'zstd', 'sha256sum', 'awk'];
 const PROGRAM_FOLDERS = ['/usr/bin', '/bin', '/usr/local/bin', '/usr/sbin'];
 
+/** Scripts beside the client that it, or one of them, runs: other versions of the client have others. */
+async function helpersOf(guest: GuestFiles): Promise<string[]> {
+  const found: string[] = [];
+  const unread = [CLIENT];
+  for (let file = unread.pop(); file !== undefined; file = unread.pop()) {
+    const text = (await guest.readText(file)) ?? '';
+    for (const [, name] of text.matchAll(/\$LIB\/([a-z0-9-]+\.(?:sh|awk))\b/g)) {
+      const helper = `${LIB}/${name}`;
+      if (found.includes(helper)) continue;
+      found.push(helper);
+      unread.push(helper);
+    }
+  }
+  return found;
+}
+
 /** The client, what it calls, and the folder it reads: there, and only root can change them. */
 export async function checkClient({ contract, guest }: Evidence): Promise<ContractCheck> {
   const faults = [
     ...(await rootOwnedFaults(guest, CLIENT, { kind: 'file', executable: true })),
-    ...(await rootOwnedFaults(guest, READER, { kind: 'file' })),
     ...(await rootOwnedFaults(guest, LIB, { kind: 'dir' })),
   ];
+  for (const file of await helpersOf(guest))
+    faults.push(...(await rootOwnedFaults(guest, file, { kind: 'file' })));
   if (contract.data.length === 0) return check('client', faults, `${CLIENT}; there is no data to fetch`);
   faults.push(...(await rootOwnedFaults(guest, `${LIB}/data.d`, { kind: 'dir' })));
   for (const program of PROGRAMS) {
