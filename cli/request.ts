@@ -9,9 +9,10 @@ import { Request, SOURCE_FORMATS, type SourceFormat } from '../core/request.ts';
 import { printable } from '../core/text.ts';
 import { platformsNamed } from '../drivers/registry.ts';
 import { jobsHome } from '../pipeline/job.ts';
+import { type CloudFlags, cloudConfigFields, cloudRequest, storeRequest } from './cloud-request.ts';
 
 /** Flags of `convert` as commander gives them. */
-export interface ConvertFlags {
+export interface ConvertFlags extends CloudFlags {
   to?: string;
   name?: string;
   job?: string;
@@ -24,6 +25,7 @@ export interface ConvertFlags {
   root?: string;
   packages?: string;
   encoding?: string;
+  qcow2Compat?: boolean;
   dataMode?: string;
   generalize?: boolean;
   verify: boolean;
@@ -33,6 +35,7 @@ export interface ConvertFlags {
 
 /** `--config FILE` (YAML): the same names as the flags; flags win. Unknown names are refused. */
 const ConfigFile = z.strictObject({
+  ...cloudConfigFields,
   to: z.union([z.string(), z.array(z.string())]).optional(),
   name: z.string().optional(),
   job: z.string().optional(),
@@ -124,21 +127,26 @@ export async function buildRequest(
   const job = flags.job ?? config.job;
   const dir = path.resolve(job ?? (await freeJobDir(name)));
   const strip = flags.strip ?? config.strip ?? false;
+  const platforms = platformsNamed(to.map((p) => p.trim()).filter((p) => p !== '')).map((p) => p.name);
+  const { cloud, glance } = cloudRequest(platforms, flags, config);
   const parsed = Request.safeParse({
     schema: 'port-image/request/1',
     source: path.resolve(source),
     format: checkedFormat(flags.format ?? config.format),
     root: flags.root ?? config.root,
-    to: platformsNamed(to.map((p) => p.trim()).filter((p) => p !== '')).map((p) => p.name),
+    to: platforms,
     name,
-    store: normalStore(flags.store ?? config.store ?? `file:${path.join(dir, 'store')}`),
+    ...storeRequest(flags.store ?? config.store, path.join(dir, 'store'), cloud, glance),
+    glance,
     strip: stripOf(strip),
     dataMode: flags.dataMode ?? config.dataMode ?? 'eager',
+    verifyData: flags.verifyData ?? config.verifyData,
+    urlHours: flags.urlHours === undefined ? config.urlHours : Number(flags.urlHours),
     customize: absolute(flags.customize ?? config.customize),
     network: flags.network ?? config.network ?? 'dhcp',
     nics: flags.nic?.map(parseNic) ?? config.nics ?? [],
     packages: absolute(flags.packages ?? config.packages),
-    encoding: flags.encoding ?? config.encoding ?? 'zstd',
+    encoding: flags.qcow2Compat === true ? 'compat' : (flags.encoding ?? config.encoding ?? 'zstd'),
     generalize: flags.generalize ?? config.generalize ?? false,
     verify: flags.verify && (config.verify ?? true),
     compare: flags.compare && (config.compare ?? true),
@@ -173,13 +181,4 @@ export function checkedFormat(format: string | undefined): SourceFormat | undefi
     });
   }
   return known;
-}
-
-function normalStore(url: string): string {
-  if (!url.startsWith('file:')) {
-    throw new PortError('USAGE', `this store is not supported yet: ${printable(url)}`, {
-      hint: 'use file:DIR',
-    });
-  }
-  return `file:${path.resolve(url.slice('file:'.length).replace(/^\/\/(?=\/)/, ''))}`;
 }

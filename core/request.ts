@@ -20,9 +20,7 @@ export const GlanceRequest = z.object({
   onExists: z
     .enum(['new-version', 'replace', 'fail'])
     .default('new-version')
-    .describe(
-      'when the project has an image of this name; `replace` hides nothing and removes the older one',
-    ),
+    .describe('when the project has an image of this name; `replace` removes the older one'),
   visibility: z.enum(['private', 'shared', 'community', 'public']).default('private'),
   members: z.array(z.string()).default([]).describe('project ids a shared image is offered to'),
   protected: z.boolean().default(false),

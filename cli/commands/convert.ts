@@ -20,7 +20,10 @@ export function convertCommand(interruption: Interruption): Command {
     .option('--to <platforms>', 'where it shall run, separated by commas, or all')
     .option('--name <name>', 'name of the image (default: from the file name)')
     .option('--job <dir>', 'job folder; an existing one is resumed')
-    .option('--store <url>', 'where application data goes: file:DIR (default: in the job folder)')
+    .option(
+      '--store <url>',
+      "where application data goes: swift:PREFIX or file:DIR (default: the cloud's Swift, else the job folder)",
+    )
     .option(
       '--strip <path>',
       'application data to take out, repeatable; "auto" takes what inspect proposes',
@@ -39,9 +42,25 @@ export function convertCommand(interruption: Interruption): Command {
     .option('--root <device>', 'which system to convert, when the disk has several')
     .option('--packages <dir>', 'folder with packages, to work without network')
     .option('--encoding <kind>', 'zstd (default), compat (zlib, for old QEMU) or raw')
+    .option('--qcow2-compat', 'the same as --encoding compat')
     .option('--generalize', 'make a template: new ssh host keys, no authorized_keys')
     .option('--no-verify', 'do not boot the result')
     .option('--no-compare', 'do not compare the image with the work disk')
+    .option(
+      '--os-cloud <name>',
+      'OpenStack cloud of clouds.yaml to bring image and data to (default: OS_CLOUD, OS_*)',
+    )
+    .option('--no-upload', 'write files only, whatever cloud is configured')
+    .option('--upload-method <way>', 'auto (default), put, import or web-download')
+    .option('--glance-store <name>', 'Glance store, repeatable, or all', collect)
+    .option('--on-exists <what>', 'image of this name exists: new-version (default), replace or fail')
+    .option('--visibility <kind>', 'private (default), shared, community or public')
+    .option('--member <project>', 'project a shared image is offered to, repeatable', collect)
+    .option('--protected', 'protect the finished image against deletion')
+    .option('--sign-key <file>', 'PEM key to sign the image with')
+    .option('--sign-certificate <id>', "its certificate in the cloud's key manager")
+    .option('--verify-data <kind>', 'read data sets back: full (default) or sampled')
+    .option('--url-hours <n>', 'life of the signed URLs for the instance (default 24)')
     .option('--dry-run', 'print every intended change, change nothing')
     .option('--config <file>', 'YAML with the same names as these flags; flags win')
     .option('--json', 'end stdout with one JSON object')
@@ -51,6 +70,7 @@ export function convertCommand(interruption: Interruption): Command {
 Examples:
   port-image convert shop01.raw --to openstack --strip auto
   port-image convert shop01.vmdk --to openstack,qemu --strip /srv/app --store file:/data/store --job ./shop01
+  port-image convert shop01.raw --to openstack --os-cloud mycloud --strip auto
   port-image convert shop01.raw --to openstack --strip auto --dry-run
   port-image convert /dev/sdb --to qemu --network keep --nic 52:54:00:12:34:56=enp3s0`,
     )

@@ -98,7 +98,7 @@ function searchPath(
   override: string | undefined,
 ): string[] {
   if (override !== undefined && override !== '') return [override];
-  const configHome = env['XDG_CONFIG_HOME'] || path.join(env['HOME'] || os.homedir(), '.config');
+  const configHome = env.XDG_CONFIG_HOME || path.join(env.HOME || os.homedir(), '.config');
   const dirs = [process.cwd(), path.join(configHome, 'openstack'), '/etc/openstack'];
   return dirs.flatMap((dir) => names.map((name) => path.join(dir, name)));
 }
@@ -140,13 +140,13 @@ const isObject = (value: unknown): value is Record<string, unknown> =>
 async function readClouds(
   env: NodeJS.ProcessEnv,
 ): Promise<{ file: string; clouds: Record<string, CloudSection> } | undefined> {
-  const override = env['OS_CLIENT_CONFIG_FILE'];
+  const override = env.OS_CLIENT_CONFIG_FILE;
   const main = await readFirst(
     searchPath(env, ['clouds.yaml', 'clouds.yml'], override),
     override !== undefined && override !== '',
   );
   if (main === undefined) return undefined;
-  const secureOverride = env['OS_CLIENT_SECURE_FILE'];
+  const secureOverride = env.OS_CLIENT_SECURE_FILE;
   const secure = await readFirst(searchPath(env, ['secure.yaml', 'secure.yml'], secureOverride), false);
   const parsed = CloudsFile.safeParse(mergeDeep(main.value, secure?.value));
   if (!parsed.success) {
@@ -174,8 +174,8 @@ function fromEnvironment(env: NodeJS.ProcessEnv): CloudSection {
     const value = env[`OS_${key.toUpperCase()}`];
     if (value !== undefined && value !== '') auth[key] = value;
   }
-  const token = env['OS_AUTH_TOKEN'];
-  if (token && auth['token'] === undefined) auth['token'] = token;
+  const token = env.OS_AUTH_TOKEN;
+  if (token && auth.token === undefined) auth.token = token;
   const optional = (key: string, variable: string) => (env[variable] ? { [key]: env[variable] } : {});
   const endpoints = Object.fromEntries(
     ['IMAGE', 'OBJECT_STORE', 'IDENTITY'].flatMap((type) => {
@@ -187,7 +187,7 @@ function fromEnvironment(env: NodeJS.ProcessEnv): CloudSection {
     auth,
     ...optional('auth_type', 'OS_AUTH_TYPE'),
     ...optional('region_name', 'OS_REGION_NAME'),
-    ...optional('interface', env['OS_INTERFACE'] ? 'OS_INTERFACE' : 'OS_ENDPOINT_TYPE'),
+    ...optional('interface', env.OS_INTERFACE ? 'OS_INTERFACE' : 'OS_ENDPOINT_TYPE'),
     ...optional('cacert', 'OS_CACERT'),
     ...endpoints,
   });
@@ -199,8 +199,8 @@ export function cloudName(
   env: NodeJS.ProcessEnv = process.env,
 ): string | undefined {
   if (flag !== undefined) return flag;
-  if (env['OS_CLOUD']) return env['OS_CLOUD'];
-  return env['OS_AUTH_URL'] ? 'envvars' : undefined;
+  if (env.OS_CLOUD) return env.OS_CLOUD;
+  return env.OS_AUTH_URL ? 'envvars' : undefined;
 }
 
 /** Reads the configuration of a cloud. Throws CONFIG, naming what is missing; never prints a value of `auth`. */
@@ -218,7 +218,7 @@ export async function loadCloud(name: string, env: NodeJS.ProcessEnv = process.e
       hint: `it has: ${printable(Object.keys(found.clouds).join(', ')) || 'none'}`,
     });
   }
-  const region = env['OS_REGION_NAME'];
+  const region = env.OS_REGION_NAME;
   const merged = region && section.region_name === undefined ? { ...section, region_name: region } : section;
   return toConfig(name, merged, found.file);
 }

@@ -167,7 +167,7 @@ export class CloudSession {
     this.#token = token;
     // Our clock may be wrong, so only the life counts: end minus the server's own time of issue.
     const issuedMs =
-      Date.parse(this.#info.issued_at ?? '') || Date.parse(response.headers['date'] ?? '') || Date.now();
+      Date.parse(this.#info.issued_at ?? '') || Date.parse(response.headers.date ?? '') || Date.now();
     const lifeMs = Math.max(0, Date.parse(this.#info.expires_at) - issuedMs);
     this.#renewAtMs = startedMs + lifeMs - Math.min(RENEW_BEFORE_MS, lifeMs / 4);
   }
