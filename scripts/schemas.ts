@@ -6,6 +6,7 @@ import { Contract, Provision } from '../core/contract.ts';
 import { Entry, Manifest } from '../core/data-set.ts';
 import { Facts } from '../core/facts.ts';
 import { Request } from '../core/request.ts';
+import { jsonExamples } from './lib/doc-examples.ts';
 
 const SCHEMAS: Readonly<Record<string, [title: string, schema: z.ZodType]>> = {
   contract: ['What an image says about itself: /usr/lib/port-image/contract.json', Contract],
@@ -16,12 +17,34 @@ const SCHEMAS: Readonly<Record<string, [title: string, schema: z.ZodType]>> = {
   request: ['What was asked for: job.json', Request],
 };
 
+/** The page that shows an example of each document people write or read by hand. */
+const EXAMPLES_PAGE = 'docs/contract.md';
+
+/** One schema: name, title, examples, then what zod makes of it. */
+function jsonSchema(name: string, title: string, schema: z.ZodType): Record<string, unknown> {
+  const { $schema, ...rest } = z.toJSONSchema(schema, {
+    io: 'input',
+    override: ({ jsonSchema: part }) => {
+      // zod's own name beside the pattern that says the same; no validator knows it
+      if (part.format === 'starts_with') delete part.format;
+    },
+  });
+  const examples = jsonExamples(EXAMPLES_PAGE, name);
+  return {
+    $schema,
+    $id: `urn:port-image:schema:${name}`,
+    title,
+    ...(examples.length === 0 ? {} : { examples }),
+    ...rest,
+  };
+}
+
 /** The published schemas by file name, as text. */
 export function schemaFiles(): Map<string, string> {
   return new Map(
     Object.entries(SCHEMAS).map(([name, [title, schema]]) => [
       `${name}.json`,
-      `${JSON.stringify({ title, ...z.toJSONSchema(schema, { io: 'input' }) }, null, 2)}\n`,
+      `${JSON.stringify(jsonSchema(name, title, schema), null, 2)}\n`,
     ]),
   );
 }

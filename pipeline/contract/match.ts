@@ -1,7 +1,7 @@
 /** Can this image live there? A contract against what a target offers: pure, so it can be asked of many targets. */
 import type { Contract, Provision } from '../../core/contract.ts';
 import type { BootProfile, Platform } from '../../core/platform.ts';
-import { formatBytes, GIB, MIB } from '../../core/sizes.ts';
+import { GIB, MIB } from '../../core/sizes.ts';
 import { unknownCritical } from './check.ts';
 import { provisionNeeds } from './provision.ts';
 
@@ -200,6 +200,10 @@ function metadataNeeds({ facts, needs }: Contract, target: MatchTarget): UnmetNe
   return unmet;
 }
 
+/** Whole units, rounded down: `1025 GiB` beside `1024 GiB` says more than `1.0 TiB` beside `1.0 TiB`. */
+const gib = (bytes: number): string => `${Math.floor(bytes / GIB)} GiB`;
+const mib = (bytes: number): string => `${Math.floor(bytes / MIB)} MiB`;
+
 function sizeNeeds({ needs }: Contract, target: MatchTarget): UnmetNeed[] {
   const unmet: UnmetNeed[] = [];
   const diskBytes = needs.minDiskGiB * GIB;
@@ -208,21 +212,21 @@ function sizeNeeds({ needs }: Contract, target: MatchTarget): UnmetNeed[] {
   if (maxImageBytes !== undefined && diskBytes > maxImageBytes) {
     unmet.push({
       need: 'image-size',
-      detail: `the image needs a disk of ${formatBytes(diskBytes)}, ${target.name} takes ${formatBytes(maxImageBytes)} at most`,
+      detail: `the image needs a disk of ${gib(diskBytes)}, ${target.name} takes ${gib(maxImageBytes)} at most`,
       hint: 'make the source disk smaller, or raise the limit of the target',
     });
   }
   if (flavorDiskBytes !== undefined && diskBytes > flavorDiskBytes) {
     unmet.push({
       need: 'flavor-disk',
-      detail: `the image needs a disk of ${formatBytes(diskBytes)}, the flavour has ${formatBytes(flavorDiskBytes)}`,
+      detail: `the image needs a disk of ${gib(diskBytes)}, the flavour has ${gib(flavorDiskBytes)}`,
       hint: 'choose a larger flavour, or boot from a volume',
     });
   }
   if (flavorRamBytes !== undefined && ramBytes > flavorRamBytes) {
     unmet.push({
       need: 'flavor-ram',
-      detail: `the image needs ${formatBytes(ramBytes)} of memory, the flavour has ${formatBytes(flavorRamBytes)}`,
+      detail: `the image needs ${mib(ramBytes)} of memory, the flavour has ${mib(flavorRamBytes)}`,
       hint: 'choose a larger flavour',
     });
   }
