@@ -8,6 +8,8 @@
  * The schemas live beside their subject: request.ts (what was asked), facts.ts (what was found), data-set.ts (what was
  * stripped), contract.ts (what the image says about itself), platform.ts (where it runs), stage.ts (one step).
  */
+import type { DataMode } from './data-set.ts';
+
 export type { Facts } from './facts.ts';
 export type { GuestFiles, GuestSession } from './guest.ts';
 export type { Platform } from './platform.ts';
@@ -46,6 +48,24 @@ export interface Check {
   detail: string;
 }
 
+/** When a unit that needs a data set was active. */
+export interface TimeToService {
+  unit: string;
+  /** From the start of the kernel. */
+  seconds: number;
+  /** How the image fetches the data set. */
+  mode: DataMode;
+  dataSet: string;
+}
+
+/** First access to a lazy data set. */
+export interface LazyAccess {
+  /** The data set. */
+  id: string;
+  /** From the start of the kernel. */
+  seconds: number;
+}
+
 /** Verification of one platform. */
 export interface Verification {
   platform: string;
@@ -54,4 +74,8 @@ export interface Verification {
   seconds: number;
   serialLog: string;
   screenshot?: string;
+  /** Earliest first. Only for images with data sets. */
+  timeToService?: TimeToService[];
+  /** In order of use: what a provision document should name as `prefetch`. */
+  lazyAccess?: LazyAccess[];
 }

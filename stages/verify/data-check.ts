@@ -8,7 +8,8 @@ import type { ReportReader } from './report.ts';
 export interface ExpectedDataSet {
   id: string;
   path: string;
-  mode: DataMode;
+  /** Unknown for an image without its job: then whatever the instance says. */
+  mode?: DataMode;
   neededBy: readonly string[];
 }
 

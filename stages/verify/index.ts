@@ -1,5 +1,6 @@
 /** verify: boots each image on its platform's hardware; an image that does not prove itself fails the conversion. */
 import { existsSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
 import * as z from 'zod';
 import type { DataSetSummary } from '../../core/data-set.ts';
 import { PortError } from '../../core/errors.ts';
@@ -7,8 +8,10 @@ import { Request } from '../../core/request.ts';
 import type { Stage, StageContext } from '../../core/stage.ts';
 import type { Artifact, Verification } from '../../core/types.ts';
 import { openStore } from '../../drivers/stores/index.ts';
+import type { Store } from '../../drivers/stores/store.ts';
 import { OVMF_FILES } from '../../tools/qemu-system.ts';
 import type { ExpectedDataSet } from './data-check.ts';
+import type { VerifyRequest } from './request.ts';
 import { verifyFailed, verifyImage } from './verify-image.ts';
 
 const Options = z.object({
@@ -37,6 +40,26 @@ function expectedDataSets(ctx: StageContext): ExpectedDataSet[] {
   return taken.map(({ id, path, mode, neededBy }) => ({ id, path, mode, neededBy }));
 }
 
+/** A document for this boot must outlive it, and be worthless soon after. */
+const MINTED_FOR_MS = 2 * 60 * 60 * 1000;
+
+/** What a boot is given of the store. */
+type DataOf = Pick<VerifyRequest, 'store' | 'provision' | 'relay'>;
+
+/** The machine reads the real store by a minted document where the store can sign one, else through us. */
+async function dataOf(
+  ctx: StageContext,
+  dataSets: readonly ExpectedDataSet[],
+  store: Store,
+): Promise<DataOf> {
+  const ids = dataSets.map((d) => d.id);
+  const minted = await store.provision?.(ids, { lifeMs: MINTED_FOR_MS, signal: ctx.signal });
+  if (minted === undefined) return { store };
+  const { document, upstream, caFile } = minted;
+  const ca = caFile === undefined ? undefined : await readFile(caFile, 'utf8');
+  return { provision: document, relay: { upstream, ca } };
+}
+
 async function run(ctx: StageContext, { boots }: VerifyPlan): Promise<Verification[]> {
   const artifacts = ctx.result<Artifact[]>('encode') ?? [];
   const dataSets = expectedDataSets(ctx);
@@ -46,6 +69,7 @@ async function run(ctx: StageContext, { boots }: VerifyPlan): Promise<Verificati
     .filter((s) => !removed.has(s.unit.replace(/\.service$/, '')))
     .map((s) => s.unit);
   const results: Verification[] = [];
+  const store = dataSets.length > 0 ? openStore(ctx.request.store) : undefined;
   // One after the other: under emulation a second machine would only make both slower than their limits.
   for (const { platform: name, firmware } of boots) {
     const artifact = artifacts.find((a) => a.platform === name);
@@ -62,7 +86,7 @@ async function run(ctx: StageContext, { boots }: VerifyPlan): Promise<Verificati
         firmware,
         logs: ctx.paths.logs,
         scratch: ctx.paths.tmp,
-        ...(dataSets.length > 0 ? { store: openStore(ctx.request.store) } : {}),
+        ...(store === undefined ? {} : await dataOf(ctx, dataSets, store)),
         dataSets,
         services,
         pages: ctx.facts.pages,
@@ -74,6 +98,7 @@ async function run(ctx: StageContext, { boots }: VerifyPlan): Promise<Verificati
       }),
     );
   }
+  await store?.close?.();
   const failed = results.filter((v) => !v.verified);
   if (failed.length > 0) throw verifyFailed(failed);
   return results;

@@ -68,6 +68,14 @@ page() {
   code=$(fetch "$1")
   printf '%s %s %s %s\\n' "$1" "\${code:-0}" "$(wc -c <page)" "$(sha256sum <page | cut -d' ' -f1)"
 }
+# One line a data set: ID MODE START-OF-FETCH UNITS; the start in microseconds since the kernel's, 0 for never.
+sets() {
+  for conf in /usr/lib/port-image/data.d/*.conf; do
+    [ -r "$conf" ] || continue
+    (. "$conf"; printf '%s %s %s %s\\n' "$ID" "$MODE" \
+      "$(systemctl show --value -p InactiveExitTimestampMonotonic "port-image-data@$ID.service")" "$NEEDED_BY")
+  done
+}
 pages() { for p in $PAGES; do page "$p"; done; }
 listening() { ss -Hlntu 2>/dev/null || netstat -lntu; }
 web() { listening | grep -Eq '(:80|\\.80)[[:space:]]'; }
@@ -107,8 +115,13 @@ section space df -Pk /
 section failed systemctl list-units --state=failed --plain --no-legend --no-pager --full
 section jobs systemctl list-jobs --no-legend --no-pager --full
 section times systemd-analyze time
+sets >sets 2>/dev/null
+send sets 0 <sets
+for unit in $(cut -d' ' -f4- sets); do
+  case " $UNITS " in *" $unit "*) ;; *) UNITS="$UNITS $unit" ;; esac
+done
 [ -n "$UNITS" ] && section units systemctl show --no-pager \\
-  -p Id,LoadState,ActiveState,SubState,Result,Type,ConditionResult,WantedBy,ExecMainStartTimestampMonotonic $UNITS
+  -p Id,LoadState,ActiveState,SubState,Result,Type,ConditionResult,WantedBy,ExecMainStartTimestampMonotonic,ActiveEnterTimestampMonotonic $UNITS
 command -v port-image-data >/dev/null 2>&1 && section data data_status
 section listening listening
 if web || [ -n "$WANT_PAGES" ]; then section pages pages; fi
