@@ -1,0 +1,73 @@
+/** Metadata disks as clouds attach them: ISO 9660 by xorriso, or the 64 MiB vfat disk Nova can be told to make. */
+import { mkdir, mkdtemp, open, readdir, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import * as path from 'node:path';
+import { run } from '../core/command.ts';
+import { MIB } from '../core/sizes.ts';
+import { configDriveFiles, type InstanceMetadata, noCloudFiles } from './config-drive.ts';
+
+/** Nova's CONFIGDRIVESIZE_BYTES (openstack/nova:nova/virt/configdrive.py). */
+const VFAT_BYTES = 64 * MIB;
+
+/** Kind of metadata, which also decides the label: config-2 or cidata. */
+export type MetadataKind = 'config-drive' | 'nocloud';
+
+/** Writes a disk with the metadata. Throws PROGRAM_MISSING, PROGRAM_FAILED. */
+export async function writeMetadataDisk(
+  target: string,
+  kind: MetadataKind,
+  meta: InstanceMetadata,
+  options: { format?: 'iso9660' | 'vfat'; signal?: AbortSignal | undefined } = {},
+): Promise<void> {
+  const files = kind === 'config-drive' ? configDriveFiles(meta) : noCloudFiles(meta);
+  const label = kind === 'config-drive' ? 'config-2' : 'cidata';
+  const tree = await mkdtemp(path.join(tmpdir(), 'port-image-seed-'));
+  try {
+    for (const [name, content] of files) {
+      const file = path.join(tree, name);
+      await mkdir(path.dirname(file), { recursive: true });
+      await writeFile(file, content);
+    }
+    const write = options.format === 'vfat' ? writeVfat : writeIso;
+    await write(target, label, tree, options.signal);
+  } finally {
+    await rm(tree, { recursive: true, force: true });
+  }
+}
+
+/** Writes the ISO of a config drive or NoCloud seed. */
+export async function writeMetadataIso(
+  target: string,
+  kind: MetadataKind,
+  meta: InstanceMetadata,
+  signal?: AbortSignal,
+): Promise<void> {
+  await writeMetadataDisk(target, kind, meta, { signal });
+}
+
+async function writeIso(
+  target: string,
+  label: string,
+  tree: string,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  // Nova's own mkisofs options.
+  const names = ['-ldots', '-allow-lowercase', '-allow-multidot', '-l', '-J', '-r'];
+  const args = ['-as', 'mkisofs', '-o', target, ...names, '-publisher', 'OpenStack Compute', '-quiet'];
+  await run('xorriso', [...args, '-V', label, tree], { signal, timeoutMs: 60_000 });
+}
+
+async function writeVfat(
+  target: string,
+  label: string,
+  tree: string,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const file = await open(target, 'w', 0o600);
+  await file.truncate(VFAT_BYTES).finally(() => file.close());
+  // An absolute path: mtools read `c:` as a drive, and both programs a leading dash as an option.
+  const disk = path.resolve(target);
+  await run('mkfs.vfat', ['-n', label, disk], { signal, timeoutMs: 60_000 });
+  const entries = (await readdir(tree)).map((name) => path.join(tree, name));
+  await run('mcopy', ['-s', '-Q', '-i', disk, ...entries, '::'], { signal, timeoutMs: 60_000 });
+}
