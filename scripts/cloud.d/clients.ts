@@ -1,0 +1,37 @@
+/** What clients need to know: clouds.yaml and environment. */
+import { REGION, TLS_REGION } from './keystone.ts';
+import type { Cloud } from './settings.ts';
+
+/** Writes $STATE/clouds.yaml, 0600. JSON is YAML, and needs no library here. */
+export function writeCloudsYaml(cloud: Cloud): string {
+  const entry = (name: string, password: string, project: string, tls = false) => ({
+    auth: {
+      auth_url: `${cloud.url(tls ? 'tls-keystone' : 'keystone')}/v3`,
+      username: name,
+      password,
+      project_name: project,
+      user_domain_id: 'default',
+      project_domain_id: 'default',
+    },
+    region_name: tls ? TLS_REGION : REGION,
+    identity_api_version: 3,
+    ...(tls ? { cacert: cloud.path('ca.pem'), verify: true } : {}),
+  });
+  const { member, admin } = cloud.secrets;
+  const clouds = {
+    'port-image-test': entry('port-image-test', member, 'port-image-test'),
+    'port-image-admin': entry('admin', admin, 'admin'),
+    ...(cloud.settings.tls
+      ? { 'port-image-tls': entry('port-image-test', member, 'port-image-test', true) }
+      : {}),
+  };
+  return cloud.write('clouds.yaml', `${JSON.stringify({ clouds }, null, 2)}\n`);
+}
+
+/** Variables for a shell: the member's, for clients that read no clouds.yaml too. */
+export function clientEnv(cloud: Cloud): Record<string, string> {
+  return {
+    OS_CLIENT_CONFIG_FILE: cloud.path('clouds.yaml'),
+    OS_CLOUD: 'port-image-test',
+  };
+}

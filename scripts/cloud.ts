@@ -1,0 +1,126 @@
+/** The command behind scripts/cloud. */
+import { existsSync, rmSync } from 'node:fs';
+import * as path from 'node:path';
+import { parseArgs } from 'node:util';
+import { clientEnv, writeCloudsYaml } from './cloud.d/clients.ts';
+import { glance, initGlance } from './cloud.d/glance.ts';
+import { fillKeystone, initKeystone, keystone } from './cloud.d/keystone.ts';
+import { conditions, start, stop, waitHealthy } from './cloud.d/processes.ts';
+import { Cloud, DEFAULTS, type Settings } from './cloud.d/settings.ts';
+import { detachDevices, initSwift, swift } from './cloud.d/swift.ts';
+
+const OPTIONS = {
+  state: { type: 'string' },
+  'ports-base': { type: 'string' },
+  'token-life': { type: 'string' },
+  'max-object-mib': { type: 'string' },
+  'max-segments': { type: 'string' },
+  'image-cap': { type: 'string' },
+  devices: { type: 'string' },
+  tls: { type: 'boolean' },
+  json: { type: 'boolean' },
+  forget: { type: 'boolean' },
+} as const;
+
+const NUMBERS = {
+  'ports-base': 'portsBase',
+  'token-life': 'tokenLifeS',
+  'max-object-mib': 'maxObjectMib',
+  'max-segments': 'maxSegments',
+  'image-cap': 'imageCapBytes',
+} as const;
+
+class Usage extends Error {}
+
+async function main(): Promise<void> {
+  const { positionals, values } = readCommandLine();
+  const [command] = positionals;
+  const dir = path.resolve(values.state ?? path.join(process.env.PORT_IMAGE_CACHE ?? '.', 'cloud'));
+  if (command !== 'up' && !existsSync(path.join(dir, 'settings.json'))) {
+    if (command === 'down') return;
+    throw new Error(`no cloud in ${dir}; start one: scripts/cloud up`);
+  }
+  const cloud = new Cloud(dir, readSettings(values));
+  if (command === 'up') await up(cloud);
+  else if (command === 'down') await down(cloud, values.forget === true);
+  else if (command === 'status') await status(cloud, values.json === true);
+  else for (const [name, value] of Object.entries(clientEnv(cloud))) print(`export ${name}=${quote(value)}`);
+}
+
+function readCommandLine() {
+  try {
+    const parsed = parseArgs({ args: process.argv.slice(2), options: OPTIONS, allowPositionals: true });
+    if (
+      parsed.positionals.length !== 1 ||
+      !['up', 'down', 'status', 'env'].includes(parsed.positionals[0] ?? '')
+    )
+      throw new Usage('one of up, down, status, env');
+    return parsed;
+  } catch (error) {
+    throw new Usage((error as Error).message);
+  }
+}
+
+function readSettings(values: ReturnType<typeof readCommandLine>['values']): Partial<Settings> {
+  const settings: Partial<Settings> = {};
+  for (const [option, field] of Object.entries(NUMBERS) as [
+    keyof typeof NUMBERS,
+    (typeof NUMBERS)[keyof typeof NUMBERS],
+  ][]) {
+    const text = values[option];
+    if (text === undefined) continue;
+    if (!/^[1-9]\d{0,14}$/.test(text)) throw new Usage(`--${option} ${text}: not a positive whole number`);
+    settings[field] = Number(text);
+  }
+  if ((settings.portsBase ?? DEFAULTS.portsBase) > 65_500) throw new Usage('--ports-base: at most 65500');
+  if (values.tls) settings.tls = true;
+  if (values.devices !== undefined) {
+    const known = ['auto', 'tmpfs', 'xfs', 'folder'] as const;
+    const devices = known.find((one) => one === values.devices);
+    if (devices === undefined) throw new Usage(`--devices: one of ${known.join(', ')}`);
+    settings.devices = devices;
+  }
+  return settings;
+}
+
+async function up(cloud: Cloud): Promise<void> {
+  const [identity, images, objects] = [keystone(cloud), glance(cloud), swift(cloud)];
+  const services = [identity, images, ...objects];
+  await Promise.all([
+    initKeystone(cloud).then(() => start(cloud, identity)),
+    initGlance(cloud).then(() => start(cloud, images)),
+    initSwift(cloud).then(() => Promise.all(objects.map((one) => start(cloud, one)))),
+  ]);
+  await waitHealthy(cloud, identity);
+  await fillKeystone(cloud);
+  await Promise.all(services.map((one) => waitHealthy(cloud, one)));
+  writeCloudsYaml(cloud);
+}
+
+async function down(cloud: Cloud, forget: boolean): Promise<void> {
+  const services = [keystone(cloud), glance(cloud), ...swift(cloud)];
+  await Promise.all(services.map((one) => stop(cloud, one.name)));
+  detachDevices(cloud, forget);
+  if (forget) rmSync(cloud.dir, { recursive: true, force: true });
+}
+
+async function status(cloud: Cloud, json: boolean): Promise<void> {
+  const all = await conditions(cloud, [keystone(cloud), glance(cloud), ...swift(cloud)]);
+  if (json) print(JSON.stringify({ state: cloud.dir, cloudsYaml: cloud.path('clouds.yaml'), services: all }));
+  else
+    for (const one of all)
+      print(
+        `${one.name.padEnd(16)} ${`${one.pid ?? '-'}`.padEnd(8)} ${one.url.padEnd(30)} ${one.healthy ? 'healthy' : 'down'}`,
+      );
+  if (all.some((one) => !one.healthy)) process.exitCode = 1;
+}
+
+const print = (line: string) => process.stdout.write(`${line}\n`);
+const quote = (text: string) => `'${text.replaceAll("'", "'\\''")}'`;
+
+try {
+  await main();
+} catch (error) {
+  process.stderr.write(`cloud: ${(error as Error).message}\n`);
+  process.exitCode = error instanceof Usage ? 2 : 6;
+}
