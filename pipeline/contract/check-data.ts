@@ -3,7 +3,7 @@ import type { Contract } from '../../core/contract.ts';
 import type { GuestFiles } from '../../core/guest.ts';
 import { spare } from '../../stages/strip/remove.ts';
 import { STUB_NAME, stubText } from '../../tools/guest-side.ts';
-import { dataSetUnits, FETCH_TEMPLATE, type GuestFile } from '../../tools/systemd-units.ts';
+import { dataSetUnits, FETCH_TEMPLATE, type GuestFile, isEarlyUnit } from '../../tools/systemd-units.ts';
 import { parseUnit } from '../../tools/unit-file.ts';
 import { type ContractCheck, check, type Evidence, named } from './check.ts';
 import { type DataConf, isInside, keptPaths, parseDataConf } from './data-conf.ts';
@@ -110,7 +110,25 @@ async function fileFaults(guest: GuestFiles, file: GuestFile): Promise<string[]>
     : [`${file.path} does not say what it should`];
 }
 
-async function unitFaults({ facts, guest }: Evidence, set: DataClaim): Promise<string[]> {
+const UNIT_FOLDERS = ['/etc/systemd/system', '/usr/lib/systemd/system', '/lib/systemd/system'];
+
+/** Units that start before the network: they cannot wait, so nothing was installed for them. */
+async function earlyUnits({ facts, guest }: Evidence, set: DataClaim): Promise<string[]> {
+  if (set.mode === 'manual' || facts.os.init !== 'systemd') return [];
+  const early: string[] = [];
+  for (const unit of set.before) {
+    const texts = await Promise.all(UNIT_FOLDERS.map((dir) => guest.readText(`${dir}/${unit}`)));
+    const text = texts.find((t) => t !== undefined);
+    if (text !== undefined && isEarlyUnit(text)) early.push(unit);
+  }
+  return early;
+}
+
+async function unitFaults(
+  { facts, guest }: Evidence,
+  set: DataClaim,
+  early: readonly string[],
+): Promise<string[]> {
   if (set.mode === 'manual') return [];
   if (facts.os.init === 'openrc') {
     const faults = await rootOwnedFaults(guest, INIT_SCRIPT, { kind: 'file', executable: true });
@@ -127,7 +145,8 @@ async function unitFaults({ facts, guest }: Evidence, set: DataClaim): Promise<s
     if ((await guest.kind(`/etc/systemd/system/${unit}`)) !== 'missing')
       faults.push(`/etc/systemd/system/${unit} stands in for the unit of the image`);
   }
-  for (const file of dataSetUnits(set.id, set.mount, set.mode, set.before))
+  const waiting = set.before.filter((unit) => !early.includes(unit));
+  for (const file of dataSetUnits(set.id, set.mount, set.mode, waiting))
     faults.push(...(await fileFaults(guest, file)));
   return faults;
 }
@@ -166,11 +185,14 @@ export async function checkDataSet(evidence: Evidence, set: DataClaim): Promise<
   const { faults, conf } = await confFaults(evidence, set);
   const keep = conf === undefined ? [] : keptPaths(conf).filter(isInside);
   const kept = keep.length === 0 ? '' : `, kept: ${named(keep)}`;
-  const units =
+  const early = await earlyUnits(evidence, set);
+  const installed =
     set.mode === 'manual' ? 'none: fetched on command' : `${set.mode}, before ${named(set.before)}`;
+  const note = early.length === 0 ? '' : `; starts before the network, so it does not wait: ${named(early)}`;
+  const units = check(`${set.id}: units`, await unitFaults(evidence, set, early), installed + note);
   return [
     check(`${set.id}: configuration`, faults, 'id, path, mode, digests and units as in the contract'),
-    check(`${set.id}: units`, await unitFaults(evidence, set), units),
+    early.length > 0 && units.ok ? { ...units, warning: true } : units,
     check(
       `${set.id}: folder`,
       await folderFaults(evidence, set, keep),

@@ -95,7 +95,8 @@ function firstIssue(text: string): string | undefined {
     return 'it is not JSON';
   }
   const parsed = Contract.safeParse(value);
-  if (parsed.success) return undefined;
+  // no path or unit has one, and neither the appliance nor a shell can be asked about it
+  if (parsed.success) return JSON.stringify(value).includes('\\u0000') ? 'it holds a NUL' : undefined;
   const issue = parsed.error.issues[0];
   return `${issue?.path.join('.') || 'it'}: ${issue?.message ?? 'wrong'}`;
 }

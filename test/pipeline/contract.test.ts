@@ -314,11 +314,32 @@ describe('one thing changed, one claim broken', () => {
   });
 });
 
+test('a unit that starts before the network has no drop-in, and that is told', async () => {
+  await guest.write('/etc/systemd/system/nginx.service', '[Unit]\nDefaultDependencies=no\n');
+  await guest.remove(dropIn);
+  const units = (await checks()).find((c) => c.name === `${SHOP}: units`);
+  expect(units).toMatchObject({ ok: true, warning: true, detail: expect.stringContaining('nginx.service') });
+  await guest.write('/etc/systemd/system/nginx.service', '[Unit]\nAfter=network.target\n');
+  expect(await failed()).toEqual([expect.stringContaining('is missing')]);
+});
+
 test('a contract that is none is one failed check, and nothing else is believed', async () => {
   await fs.writeFile(at(CONTRACT_PATH), '{"contract":"port-image/9"}');
   expect(await failed()).toEqual([
     expect.stringMatching(/^contract: .*contract\.json is no contract: contract:/),
   ]);
+});
+
+test('hostile names in a contract lead nowhere and end in failed checks', async () => {
+  await claim((c) => {
+    c.stripped.push({ path: '/srv/../etc', why: '' });
+    if (c.data[0] !== undefined) c.data[0].mount = '/usr/lib/../../etc';
+  });
+  const names = (await failed()).map((l) => l.split(': ').slice(0, -1).join(': '));
+  expect(names.some((n) => n.startsWith(`${SHOP}: folder`))).toBe(true);
+  expect(names.some((n) => n.startsWith('stripped'))).toBe(true);
+  await claim((c) => c.stripped.push({ path: '/a\0b', why: '' }));
+  expect(await failed()).toEqual([expect.stringMatching(/^contract: .*it holds a NUL$/)]);
 });
 
 test('a provision document in the image is a warning that does not hold its content', async () => {
