@@ -6,7 +6,14 @@ import type { Request } from '../core/request.ts';
 import type { Change, JobPaths } from '../core/stage.ts';
 import { STAGE_NAMES } from '../core/stage.ts';
 import { printable } from '../core/text.ts';
-import type { Artifact, CaptureResult, Check, Verification } from '../core/types.ts';
+import type {
+  Artifact,
+  CaptureResult,
+  Check,
+  LazyAccess,
+  TimeToService,
+  Verification,
+} from '../core/types.ts';
 import { type JournalEntry, replay } from './journal.ts';
 
 /** What `convert --json` ends stdout with. Sizes in bytes, times in seconds. */
@@ -24,6 +31,10 @@ export interface Summary {
     sha256: string;
     verified: boolean;
     verification: Check[];
+    /** When the units that need data were active, seconds from the start of the kernel. */
+    timeToService: TimeToService[];
+    /** First accesses to lazy data sets in the verification boot. */
+    lazyAccess: LazyAccess[];
   }[];
   dataSets: {
     id: string;
@@ -86,7 +97,13 @@ export async function summarize(
           },
     outputs: (result<Artifact[]>('encode') ?? []).map((artifact) => {
       const proof = verifications.find((v) => v.platform === artifact.platform);
-      return { ...artifact, verified: proof?.verified ?? false, verification: proof?.checks ?? [] };
+      return {
+        ...artifact,
+        verified: proof?.verified ?? false,
+        verification: proof?.checks ?? [],
+        timeToService: proof?.timeToService ?? [],
+        lazyAccess: proof?.lazyAccess ?? [],
+      };
     }),
     dataSets: (result<DataSetSummary[]>('strip') ?? []).map((set) => ({
       id: set.id,

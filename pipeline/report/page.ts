@@ -126,9 +126,29 @@ function outputs({ summary, screenshots, serialTails }: ReportInput): Html {
     return html`<h3>${o.platform} ${o.verified ? html`<b class="good">verified</b>` : html`<b class="unknown">not verified</b>`}</h3>
 <p><code>${o.path}</code><br>${o.format}, ${formatBytes(o.bytes)}, disk of ${formatBytes(o.virtualBytes)}<br>sha256 <code>${o.sha256}</code></p>
 ${o.verification.length === 0 ? html`` : html`<table><tr><th>check</th><th></th><th>what was seen</th></tr>${o.verification.map((c) => html`<tr><td>${c.name}</td><td>${c.ok ? html`<b class="good">ok</b>` : html`<b class="bad">failed</b>`}</td><td>${c.detail}</td></tr>`)}</table>`}
+${timeToService(o)}
 ${picture === undefined ? html`` : html`<figure><img alt="screen of the verification boot" src="data:image/png;base64,${picture.toString('base64')}"><figcaption>Screen at the end of the verification boot</figcaption></figure>`}
 ${serial === undefined ? html`` : html`<details><summary>End of the serial console</summary><pre>${serial}</pre></details>`}`;
   })}</section>`;
+}
+
+function timeToService({ timeToService: units, lazyAccess }: Summary['outputs'][number]): Html {
+  if (units.length === 0 && lazyAccess.length === 0) return html``;
+  const rows: Bar[] = [
+    ...units.map((u) => ({
+      label: u.unit.replace(/\.service$/, ''),
+      value: u.seconds,
+      text: `${formatSeconds(u.seconds)}, ${u.mode} data`,
+      kind: 'time',
+    })),
+    ...lazyAccess.map((a) => ({
+      label: 'first access',
+      value: a.seconds,
+      text: `${formatSeconds(a.seconds)}, ${a.id}`,
+      kind: 'data',
+    })),
+  ];
+  return html`<h4>Time to service, from the start of the kernel</h4>${bars(rows)}`;
 }
 
 function dataSets(summary: Summary): Html {

@@ -21,6 +21,8 @@ const summary: Summary = {
       sha256: 'ab',
       verified: true,
       verification: [{ name: EVIL, ok: true, detail: EVIL }],
+      timeToService: [{ unit: `${EVIL}.service`, seconds: 41.5, mode: 'lazy', dataSet: EVIL }],
+      lazyAccess: [{ id: EVIL, seconds: 39 }],
     },
   ],
   dataSets: [{ id: 'x', path: EVIL, bytes: 3, storedBytes: 2, files: 1, manifest: EVIL, store: 'file:/s' }],
@@ -45,6 +47,8 @@ test('hostile strings never become markup, nor reach the terminal of who cats th
   expect(page).not.toContain('\u202e');
   expect(page).toContain("default-src 'none'");
   expect(page).toContain('verified: 1 checks passed');
+  expect(page).toContain('Time to service');
+  expect(page).toContain('lazy data');
 });
 
 test('escaping leaves no markup characters', () => {
