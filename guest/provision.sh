@@ -6,13 +6,15 @@
 #   1  systemd credential port-image.provision
 #   2  vendor_data2.json, key port_image         config drive, else OpenStack's metadata service
 #   3  vendor_data.json, key port_image          the same; on a NoCloud disk port-image.json
-#   4  /run/port-image/provision.json            a user-data part writes it
+#   4  /run/port-image/provision.json            a user-data part writes it; kept until everything is restored
 #   5  the document meta.port_image points to    instance metadata, a URL in parts of 255 characters
 #   6  /etc/port-image/provision.json, then /usr/lib/port-image/provision.json: the image's own default
 
 # Most bytes of a document that comes over the network.
 DOCUMENT_BYTES=1048576
 METADATA=${PORT_IMAGE_METADATA:-}
+# cloud-init writes the files of user data in the first boot alone, and /run is empty after a reboot.
+SAVED=$ROOT/var/lib/port-image/provision.json
 
 json_get() { # FILE POINTER
   JSON_POINTER=$2 awk -f "$LIB/json-get.awk" "$1" 2>/dev/null
@@ -87,6 +89,23 @@ gather_documents() {
   return 0
 }
 
+keep_document() {
+  [ -r "$RUN/provision.json" ] || return 0
+  if [ -r "$SAVED" ] && [ "$(sum "$SAVED")" = "$(sum "$RUN/provision.json")" ]; then return 0; fi
+  cp "$RUN/provision.json" "$SAVED.$$" 2>/dev/null && chmod 0600 "$SAVED.$$" && mv -f "$SAVED.$$" "$SAVED"
+}
+
+# Nobody needs it any more, and it may hold secrets.
+drop_document() {
+  [ -e "$SAVED" ] || return 0
+  (
+    for id in $(ids); do
+      load "$id"
+      is_done || exit 1
+    done
+  ) && rm -f "$SAVED"
+}
+
 # Runs `$1 DOCUMENT PREFIX` on each document in the fixed order until one answers.
 first_document() { # FUNCTION
   "$1" "${CREDENTIALS_DIRECTORY:-/nonexistent}/port-image.provision" '' ||
@@ -95,6 +114,7 @@ first_document() { # FUNCTION
     "$1" "$DOCUMENTS/vendor_data.json" /port_image ||
     "$1" "$DOCUMENTS/seed.json" '' ||
     "$1" "$RUN/provision.json" '' ||
+    "$1" "$SAVED" '' ||
     { follow_pointer && "$1" "$POINTED" ''; } ||
     "$1" "$ROOT/etc/port-image/provision.json" '' ||
     "$1" "$LIB/provision.json" ''
@@ -104,6 +124,7 @@ first_document() { # FUNCTION
 find_url() {
   URL='' EXPIRES='' LOOKED='' AUTH_TYPE='' AUTH_URL='' AUTH_ID='' AUTH_SECRET=''
   gather_documents || return 1
+  keep_document
   first_document try_document
   found=$?
   rm -rf "$DOCUMENTS"

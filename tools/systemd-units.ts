@@ -81,7 +81,7 @@ function lazyFiles(id: string, path: string, neededBy: readonly string[]): Guest
   return [
     {
       path: automount,
-      content: `[Unit]\nDescription=First access to ${path} fetches data set ${id}\nDefaultDependencies=no\nConflicts=umount.target\nBefore=umount.target\n\n[Automount]\nWhere=${path}\n`,
+      content: `[Unit]\nDescription=First access to ${path} fetches data set ${id}\nDefaultDependencies=no\n# Whoever looked inside before the network is up would wait for the network, and it perhaps for him.\nAfter=network-online.target\nConflicts=umount.target\nBefore=umount.target\n\n[Automount]\nWhere=${path}\n`,
     },
     {
       path: `${UNIT_DIR}/${name}.mount`,
