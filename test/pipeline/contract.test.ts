@@ -8,7 +8,7 @@ import { PortError } from '../../core/errors.ts';
 import type { Facts } from '../../core/facts.ts';
 import { openstack } from '../../drivers/openstack/index.ts';
 import { isInside, keptPaths, parseDataConf } from '../../pipeline/contract/data-conf.ts';
-import { checkContract } from '../../pipeline/contract/verify.ts';
+import { checkContract, contractBroken } from '../../pipeline/contract/verify.ts';
 import { renderConfig } from '../../stages/cloud-init/config.ts';
 import {
   dataSetConf,
@@ -328,6 +328,20 @@ test('a contract that is none is one failed check, and nothing else is believed'
   expect(await failed()).toEqual([
     expect.stringMatching(/^contract: .*contract\.json is no contract: contract:/),
   ]);
+});
+
+test('the error of a broken contract names each claim, and the first cause as its hint', async () => {
+  await claim((c) => {
+    c.facts.arch = 'aarch64';
+    c.needs.minDiskGiB = 7;
+  });
+  const error = contractBroken({ image: '/i\x1b.qcow2', verified: false, checks: await checks(), id: 'x' });
+  expect(error).toMatchObject({
+    code: 'VERIFY_FAILED',
+    exitStatus: 7,
+    hint: expect.stringMatching(/aarch64/),
+  });
+  expect(error.message).toBe('the contract of /i\\x1b.qcow2 does not hold: architecture, disk');
 });
 
 test('hostile names in a contract lead nowhere and end in failed checks', async () => {
