@@ -2,17 +2,44 @@
 import { fileURLToPath } from 'node:url';
 import { PortError } from '../../core/errors.ts';
 import { printable } from '../../core/text.ts';
+import { cloudName, loadCloud } from '../openstack/api/config.ts';
+import { CloudSession } from '../openstack/api/session.ts';
 import { FileStore } from './file.ts';
 import type { Store } from './store.ts';
+import { SwiftStore } from './swift.ts';
 
-const KINDS: Readonly<Record<string, (url: string) => Store>> = {
+/** What a store needs besides its URL. */
+export interface StoreOptions {
+  /** Cloud of a `swift:` store, as in clouds.yaml; OS_CLOUD or the OS_* variables when absent. */
+  cloud?: string | undefined;
+  signal?: AbortSignal | undefined;
+}
+
+const KINDS: Readonly<Record<string, (url: string, options: StoreOptions) => Store>> = {
   file: (url) => new FileStore(url.startsWith('file://') ? fileURLToPath(url) : url.slice('file:'.length)),
+  swift: (url, { cloud, signal }) =>
+    new SwiftStore(url.slice('swift:'.length), {
+      open: async () => {
+        const name = cloudName(cloud);
+        if (name === undefined) {
+          throw new PortError('CONFIG', `no cloud is named for the store ${printable(url)}`, {
+            hint: 'name one of clouds.yaml with --os-cloud, or set OS_CLOUD or OS_AUTH_URL',
+          });
+        }
+        return CloudSession.open(await loadCloud(name), { signal });
+      },
+    }),
 };
+/** Kinds whose URL may end behind the colon. */
+const BARE = new Set(['swift']);
 
-/** Opens the store of a URL such as `file:/srv/store`; touches nothing yet. Throws USAGE for an unknown kind. */
-export function openStore(url: string): Store {
-  const scheme = /^([a-z][a-z0-9+]*):./.exec(url)?.[1] ?? '';
-  const open = KINDS[scheme];
+/**
+ * Opens the store of a URL such as `file:/srv/store` or `swift:PREFIX`; touches nothing yet. Throws USAGE for an unknown
+ * kind. Close it when it has a `close`.
+ */
+export function openStore(url: string, options: StoreOptions = {}): Store {
+  const [, scheme = '', rest = ''] = /^([a-z][a-z0-9+]*):(.*)$/s.exec(url) ?? [];
+  const open = Object.hasOwn(KINDS, scheme) && (rest !== '' || BARE.has(scheme)) ? KINDS[scheme] : undefined;
   if (open === undefined) {
     throw new PortError('USAGE', `not a data store: ${printable(url)}`, {
       hint: `kinds of store: ${Object.keys(KINDS)
@@ -20,5 +47,5 @@ export function openStore(url: string): Store {
         .join(', ')}`,
     });
   }
-  return open(url);
+  return open(url, options);
 }
