@@ -28,10 +28,17 @@ export function writeCloudsYaml(cloud: Cloud): string {
   return cloud.write('clouds.yaml', `${JSON.stringify({ clouds }, null, 2)}\n`);
 }
 
-/** Variables for a shell: the member's, for clients that read no clouds.yaml too. */
+/** Variables for a shell: the member's. The OS_* ones too, because `swift` reads no clouds.yaml. */
 export function clientEnv(cloud: Cloud): Record<string, string> {
   return {
     OS_CLIENT_CONFIG_FILE: cloud.path('clouds.yaml'),
-    OS_CLOUD: 'port-image-test',
+    OS_AUTH_URL: `${cloud.url('keystone')}/v3`,
+    OS_USERNAME: 'port-image-test',
+    OS_PASSWORD: cloud.secrets.member,
+    OS_PROJECT_NAME: 'port-image-test',
+    OS_USER_DOMAIN_ID: 'default',
+    OS_PROJECT_DOMAIN_ID: 'default',
+    OS_REGION_NAME: REGION,
+    OS_IDENTITY_API_VERSION: '3',
   };
 }

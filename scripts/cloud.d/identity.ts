@@ -9,11 +9,12 @@ interface Named {
 /** Keystone's administrator at work. */
 export class Identity {
   readonly #url: string;
-  readonly #token: string;
+  /** What X-Auth-Token takes. */
+  readonly token: string;
 
   private constructor(url: string, token: string) {
     this.#url = url;
-    this.#token = token;
+    this.token = token;
   }
 
   /** Logs in with a password; `url` ends in /v3. Throws with Keystone's message when refused. */
@@ -35,7 +36,7 @@ export class Identity {
 
   /** One call below /v3; the parsed answer, undefined when it has no body. Throws on any error status. */
   async call<T = unknown>(method: string, path: string, body?: unknown): Promise<T> {
-    const answer = await ask(method, this.#url + path, { headers: { 'x-auth-token': this.#token }, body });
+    const answer = await ask(method, this.#url + path, { headers: { 'x-auth-token': this.token }, body });
     if (answer.status >= 300)
       throw new Error(`${method} ${path}: ${answer.status} ${answer.text.slice(0, 300)}`);
     return (answer.text === '' ? undefined : JSON.parse(answer.text)) as T;

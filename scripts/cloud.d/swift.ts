@@ -5,7 +5,7 @@ import { existsSync, lstatSync, mkdirSync, readlinkSync, rmSync, statfsSync, sym
 import * as os from 'node:os';
 import { authtoken, PYTHON, SERVICE_PY } from './keystone.ts';
 import { runStep, type Service, succeeds } from './processes.ts';
-import { type Cloud, HOST, ini, userName } from './settings.ts';
+import { type Cloud, HOST, ini, readJson, userName } from './settings.ts';
 
 const PIPELINE =
   'catch_errors gatekeeper healthcheck proxy-logging listing_formats container_sync bulk tempurl formpost ' +
@@ -120,7 +120,11 @@ export async function initSwift(cloud: Cloud): Promise<void> {
   const ports = (['swift-object', 'swift-container', 'swift-account'] as const).map(
     (n) => `${cloud.port(n)}`,
   );
-  await runStep(cloud, 'Swift rings', PYTHON, [SERVICE_PY, 'rings', cloud.path('swift'), HOST, ...ports]);
+  const made = cloud.path('swift', 'rings.json');
+  if (readJson<string[]>(made)?.join() !== ports.join()) {
+    await runStep(cloud, 'Swift rings', PYTHON, [SERVICE_PY, 'rings', cloud.path('swift'), HOST, ...ports]);
+    cloud.write('swift/rings.json', JSON.stringify(ports));
+  }
   attachDevices(cloud);
   mkdirSync(cloud.path('swift', 'devices', 'd1'), { recursive: true, mode: 0o700 });
 }

@@ -1,0 +1,276 @@
+/** The real services of scripts/cloud for tests: one cloud per run, a project and user of its own per test file. */
+import { execFile } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import * as os from 'node:os';
+import * as path from 'node:path';
+import { promisify } from 'node:util';
+import { ask } from '../../scripts/cloud.d/http.ts';
+import { Identity } from '../../scripts/cloud.d/identity.ts';
+
+const run = promisify(execFile);
+const ROOT = path.join(import.meta.dirname, '..', '..');
+const REGION = 'RegionOne';
+/** The CLI programs of the distribution, never those of a pyenv. */
+const PATH = '/usr/bin:/bin:/usr/sbin:/sbin';
+
+/** Settings that differ from a plain `scripts/cloud up`. Give a `state` and `portsBase` with any other. */
+export interface CloudOptions {
+  /** Name of a folder beside the usual cloud's. */
+  state?: string;
+  /** First of nine ports. */
+  portsBase?: number;
+  tokenLifeS?: number;
+  maxObjectMib?: number;
+  maxSegments?: number;
+  imageCapBytes?: number;
+  tls?: boolean;
+}
+
+/** Base URLs, without a path, that stand for the services': those of fault proxies. */
+export interface Endpoints {
+  identity?: string;
+  image?: string;
+  objectStore?: string;
+}
+
+/** A running cloud. */
+export interface Cloud {
+  stateDir: string;
+  /** Base URLs of the services, without a path. */
+  identityUrl: string;
+  imageUrl: string;
+  objectStoreUrl: string;
+  /** Private CA of the TLS front (there with `tls`). */
+  caFile: string;
+  /** The administrator, for what members may not do. */
+  admin(): Promise<Identity>;
+  /** A fresh project with one user; default role: member. */
+  project(name: string, options?: { roles?: string[]; endpoints?: Endpoints }): Promise<TestProject>;
+  /** Stops it; `forget` removes its state too. Only for clouds of one test file. */
+  down(options?: { forget?: boolean }): Promise<void>;
+}
+
+/** Name of the entry in every clouds.yaml written here. */
+export const CLOUD_NAME = 'test';
+
+/** A project of one test file. */
+export interface TestProject {
+  projectId: string;
+  projectName: string;
+  userId: string;
+  userName: string;
+  password: string;
+  /** Keystone's address with /v3, through the proxy if one was given. */
+  authUrl: string;
+  region: string;
+  /** The account's address in Swift, past any proxy. */
+  accountUrl: string;
+  /** Temporary folder, 0700. */
+  dir: string;
+  /** Password login, entry `test`, 0600. */
+  cloudsYaml: string;
+  /** PATH, HOME and OS_* for the distribution's CLI tools, past any proxy; no OS_CLOUD. */
+  env: Record<string, string>;
+  /** A token of the user. */
+  login(): Promise<Identity>;
+  /** Writes another clouds.yaml (entry `test`); `fields` replaces or adds keys of the entry. */
+  writeClouds(name: string, endpoints: Endpoints, fields?: Record<string, unknown>): string;
+  /** Makes an application credential; `fields` as in Keystone's API (access_rules, expires_at, roles). */
+  applicationCredential(fields?: Record<string, unknown>): Promise<{ id: string; secret: string }>;
+  /** Makes a key pair for the S3 protocol. */
+  ec2(): Promise<{ access: string; secret: string }>;
+  /** Removes objects, images, user, project and folder. */
+  cleanup(): Promise<void>;
+}
+
+/** Starts the cloud unless it runs. Throws with the reason when this machine cannot have one. */
+export async function startCloud(options: CloudOptions = {}): Promise<Cloud> {
+  const { state, ...settings } = options;
+  if (state === undefined && Object.keys(settings).length > 0)
+    throw new Error('a cloud with its own settings needs its own state folder');
+  const cache =
+    process.env.PORT_IMAGE_CACHE ??
+    path.join(process.env.XDG_CACHE_HOME ?? path.join(os.homedir(), '.cache'), 'port-image');
+  const stateArgs = state === undefined ? [] : ['--state', path.join(cache, `cloud-${state}`)];
+  const flags: Record<string, string | number | undefined> = {
+    '--ports-base': settings.portsBase,
+    '--token-life': settings.tokenLifeS,
+    '--max-object-mib': settings.maxObjectMib,
+    '--max-segments': settings.maxSegments,
+    '--image-cap': settings.imageCapBytes,
+  };
+  const given = Object.entries(flags).flatMap(([flag, value]) =>
+    value === undefined ? [] : [flag, `${value}`],
+  );
+  await script('up', ...stateArgs, ...given, ...(settings.tls ? ['--tls'] : []));
+  const known = JSON.parse(await script('status', '--json', ...stateArgs)) as {
+    state: string;
+    services: { name: string; url: string }[];
+  };
+  const url = (name: string) => new URL(known.services.find((one) => one.name === name)?.url ?? '').origin;
+  const identityUrl = url('keystone');
+  const clouds = {
+    stateDir: known.state,
+    identityUrl,
+    imageUrl: url('glance'),
+    objectStoreUrl: url('swift-proxy'),
+    caFile: path.join(known.state, 'ca.pem'),
+    admin: () => Identity.login(`${identityUrl}/v3`, 'admin', adminPassword(known.state), 'admin'),
+    down: async ({ forget = false } = {}) => {
+      await script('down', ...stateArgs, ...(forget ? ['--forget'] : []));
+    },
+  };
+  return { ...clouds, project: (name, wanted) => makeProject(clouds, name, wanted ?? {}) };
+}
+
+async function script(...args: string[]): Promise<string> {
+  try {
+    return (await run(path.join(ROOT, 'scripts', 'cloud'), args, { maxBuffer: 2 ** 24 })).stdout;
+  } catch (error) {
+    const { stderr, message } = error as { stderr?: string; message: string };
+    throw new Error(`scripts/cloud ${args[0]}: ${stderr?.trim() || message}`, { cause: error });
+  }
+}
+
+/** The file is JSON, which is YAML. */
+function adminPassword(stateDir: string): string {
+  const known = JSON.parse(readFileSync(path.join(stateDir, 'clouds.yaml'), 'utf8')) as {
+    clouds: Record<string, { auth: { password: string } }>;
+  };
+  const entry = known.clouds['port-image-admin'];
+  if (entry === undefined) throw new Error(`no port-image-admin in ${stateDir}/clouds.yaml`);
+  return entry.auth.password;
+}
+
+async function makeProject(
+  cloud: Omit<Cloud, 'project'>,
+  name: string,
+  options: { roles?: string[]; endpoints?: Endpoints },
+): Promise<TestProject> {
+  const admin = await cloud.admin();
+  const unique = `${name}-${randomBytes(4).toString('hex')}`;
+  const password = randomBytes(12).toString('hex');
+  const projectId = await admin.ensure('project', unique);
+  const userId = await admin.ensure('user', unique, { password, default_project_id: projectId });
+  for (const role of options.roles ?? ['member'])
+    await admin.grant(projectId, userId, await admin.ensure('role', role));
+  const dir = mkdtempSync(path.join(os.tmpdir(), `port-image-${name}-`));
+  const account = `/v1/AUTH_${projectId}`;
+  const login = () => Identity.login(`${cloud.identityUrl}/v3`, unique, password, unique);
+  const writeClouds = (file: string, at: Endpoints, fields: Record<string, unknown> = {}) => {
+    const entry = {
+      auth: {
+        auth_url: `${at.identity ?? cloud.identityUrl}/v3`,
+        username: unique,
+        password,
+        project_name: unique,
+        user_domain_id: 'default',
+        project_domain_id: 'default',
+      },
+      region_name: REGION,
+      identity_api_version: 3,
+      ...(at.image === undefined ? {} : { image_endpoint_override: at.image }),
+      ...(at.objectStore === undefined ? {} : { object_store_endpoint_override: at.objectStore + account }),
+      ...fields,
+    };
+    const written = path.join(dir, file);
+    writeFileSync(written, `${JSON.stringify({ clouds: { [CLOUD_NAME]: entry } }, null, 2)}\n`, {
+      mode: 0o600,
+    });
+    return written;
+  };
+  const endpoints = options.endpoints ?? {};
+  return {
+    projectId,
+    projectName: unique,
+    userId,
+    userName: unique,
+    password,
+    authUrl: `${endpoints.identity ?? cloud.identityUrl}/v3`,
+    region: REGION,
+    accountUrl: cloud.objectStoreUrl + account,
+    dir,
+    cloudsYaml: writeClouds('clouds.yaml', endpoints),
+    env: {
+      PATH,
+      HOME: dir,
+      LANG: 'C.UTF-8',
+      OS_AUTH_URL: `${cloud.identityUrl}/v3`,
+      OS_USERNAME: unique,
+      OS_PASSWORD: password,
+      OS_PROJECT_NAME: unique,
+      OS_USER_DOMAIN_ID: 'default',
+      OS_PROJECT_DOMAIN_ID: 'default',
+      OS_REGION_NAME: REGION,
+      OS_IDENTITY_API_VERSION: '3',
+    },
+    login,
+    writeClouds,
+    async applicationCredential(fields = {}) {
+      const made = await (await login()).call<{ application_credential: { id: string; secret: string } }>(
+        'POST',
+        `/users/${userId}/application_credentials`,
+        { application_credential: { name: randomBytes(4).toString('hex'), ...fields } },
+      );
+      return { id: made.application_credential.id, secret: made.application_credential.secret };
+    },
+    async ec2() {
+      const made = await (await login()).call<{ credential: { access: string; secret: string } }>(
+        'POST',
+        `/users/${userId}/credentials/OS-EC2`,
+        { tenant_id: projectId },
+      );
+      return { access: made.credential.access, secret: made.credential.secret };
+    },
+    async cleanup() {
+      // A role that a test left out must not leave its data behind.
+      await admin.grant(projectId, userId, await admin.ensure('role', 'member'));
+      const { token } = await login();
+      await emptyAccount(cloud.objectStoreUrl + account, token);
+      await removeImages(cloud.imageUrl, projectId, (await cloud.admin()).token);
+      await admin.call('DELETE', `/users/${userId}`);
+      await admin.call('DELETE', `/projects/${projectId}`);
+      rmSync(dir, { recursive: true, force: true });
+    },
+  };
+}
+
+/** Removes every object and container: they are held in memory. */
+async function emptyAccount(accountUrl: string, token: string): Promise<void> {
+  const headers = { 'x-auth-token': token };
+  const names = async (url: string): Promise<string[]> => {
+    const answer = await ask('GET', `${url}?format=json`, { headers });
+    if (answer.status >= 300) return [];
+    return (JSON.parse(answer.text) as { name?: string }[]).flatMap(({ name }) => name ?? []);
+  };
+  const at = (...parts: string[]) => [accountUrl, ...parts.map(encodeURIComponent)].join('/');
+  for (const container of await names(accountUrl)) {
+    for (let left = await names(at(container)); left.length > 0; left = await names(at(container)))
+      for (const name of left) {
+        const { status } = await ask('DELETE', at(container, name), { headers });
+        if (status >= 300 && status !== 404) throw new Error(`cannot delete ${container}/${name}: ${status}`);
+      }
+    await ask('DELETE', at(container), { headers });
+  }
+}
+
+/** Removes the project's images, hidden and protected ones too. */
+async function removeImages(imageUrl: string, projectId: string, token: string): Promise<void> {
+  const headers = { 'x-auth-token': token };
+  for (const hidden of ['false', 'true']) {
+    const list = `${imageUrl}/v2/images?owner=${projectId}&os_hidden=${hidden}&limit=1000`;
+    const { images } = JSON.parse((await ask('GET', list, { headers })).text) as {
+      images: { id: string; protected: boolean }[];
+    };
+    for (const image of images) {
+      const url = `${imageUrl}/v2/images/${image.id}`;
+      if (image.protected)
+        await ask('PATCH', url, {
+          headers: { ...headers, 'content-type': 'application/openstack-images-v2.1-json-patch' },
+          body: [{ op: 'replace', path: '/protected', value: false }],
+        });
+      await ask('DELETE', url, { headers });
+    }
+  }
+}
