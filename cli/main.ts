@@ -5,6 +5,7 @@ import { PROGRAM_VERSION } from '../core/version.ts';
 import { completionCommand } from './commands/completion.ts';
 import { contractCommand } from './commands/contract.ts';
 import { convertCommand } from './commands/convert.ts';
+import { dataCommand } from './commands/data.ts';
 import { doctorCommand } from './commands/doctor.ts';
 import { inspectCommand } from './commands/inspect.ts';
 import { jobsCommand } from './commands/jobs.ts';
@@ -45,6 +46,7 @@ for (const command of [
   resumeCommand(interruption),
   verifyCommand(interruption),
   contractCommand(interruption),
+  dataCommand(interruption),
   jobsCommand(),
   doctorCommand(),
   platformsCommand(),
