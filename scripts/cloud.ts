@@ -5,9 +5,10 @@ import { parseArgs } from 'node:util';
 import { clientEnv, writeCloudsYaml } from './cloud.d/clients.ts';
 import { glance, initGlance } from './cloud.d/glance.ts';
 import { fillKeystone, initKeystone, keystone } from './cloud.d/keystone.ts';
-import { conditions, start, stop, waitHealthy } from './cloud.d/processes.ts';
+import { conditions, type Service, start, stop, waitHealthy } from './cloud.d/processes.ts';
 import { Cloud, DEFAULTS, type Settings } from './cloud.d/settings.ts';
 import { detachDevices, initSwift, swift } from './cloud.d/swift.ts';
+import { frontService, serveTls, tlsFront } from './cloud.d/tls.ts';
 
 const OPTIONS = {
   state: { type: 'string' },
@@ -30,6 +31,8 @@ const NUMBERS = {
   'image-cap': 'imageCapBytes',
 } as const;
 
+const COMMANDS = ['up', 'down', 'status', 'env'];
+
 class Usage extends Error {}
 
 async function main(): Promise<void> {
@@ -43,6 +46,7 @@ async function main(): Promise<void> {
   const cloud = new Cloud(dir, readSettings(values));
   if (command === 'up') await up(cloud);
   else if (command === 'down') await down(cloud, values.forget === true);
+  else if (command === 'tls-front') serveTls(cloud);
   else if (command === 'status') await status(cloud, values.json === true);
   else for (const [name, value] of Object.entries(clientEnv(cloud))) print(`export ${name}=${quote(value)}`);
 }
@@ -50,11 +54,8 @@ async function main(): Promise<void> {
 function readCommandLine() {
   try {
     const parsed = parseArgs({ args: process.argv.slice(2), options: OPTIONS, allowPositionals: true });
-    if (
-      parsed.positionals.length !== 1 ||
-      !['up', 'down', 'status', 'env'].includes(parsed.positionals[0] ?? '')
-    )
-      throw new Usage('one of up, down, status, env');
+    if (parsed.positionals.length !== 1 || ![...COMMANDS, 'tls-front'].includes(parsed.positionals[0] ?? ''))
+      throw new Usage(`one of ${COMMANDS.join(', ')}`);
     return parsed;
   } catch (error) {
     throw new Usage((error as Error).message);
@@ -93,19 +94,28 @@ async function up(cloud: Cloud): Promise<void> {
   ]);
   await waitHealthy(cloud, identity);
   await fillKeystone(cloud);
+  if (cloud.settings.tls) {
+    const front = await tlsFront(cloud);
+    services.push(front);
+    await start(cloud, front);
+  }
   await Promise.all(services.map((one) => waitHealthy(cloud, one)));
   writeCloudsYaml(cloud);
 }
 
+function allServices(cloud: Cloud): Service[] {
+  const front = cloud.settings.tls ? [frontService(cloud)] : [];
+  return [keystone(cloud), glance(cloud), ...swift(cloud), ...front];
+}
+
 async function down(cloud: Cloud, forget: boolean): Promise<void> {
-  const services = [keystone(cloud), glance(cloud), ...swift(cloud)];
-  await Promise.all(services.map((one) => stop(cloud, one.name)));
+  await Promise.all(allServices(cloud).map((one) => stop(cloud, one.name)));
   detachDevices(cloud, forget);
   if (forget) rmSync(cloud.dir, { recursive: true, force: true });
 }
 
 async function status(cloud: Cloud, json: boolean): Promise<void> {
-  const all = await conditions(cloud, [keystone(cloud), glance(cloud), ...swift(cloud)]);
+  const all = await conditions(cloud, allServices(cloud));
   if (json) print(JSON.stringify({ state: cloud.dir, cloudsYaml: cloud.path('clouds.yaml'), services: all }));
   else
     for (const one of all)

@@ -1,5 +1,7 @@
 /** Small JSON requests to the cloud's own services. Nothing of this is for images. */
+import { readFileSync } from 'node:fs';
 import * as http from 'node:http';
+import * as https from 'node:https';
 
 /** An answer with its whole (small) body. */
 export interface Answer {
@@ -12,7 +14,12 @@ export interface Answer {
 export function ask(
   method: string,
   url: string,
-  options: { headers?: Record<string, string>; body?: unknown; timeoutMs?: number } = {},
+  options: {
+    headers?: Record<string, string>;
+    body?: unknown;
+    timeoutMs?: number;
+    caFile?: string | undefined;
+  } = {},
 ): Promise<Answer> {
   const body = options.body === undefined ? undefined : JSON.stringify(options.body);
   const headers = {
@@ -21,7 +28,9 @@ export function ask(
   };
   return new Promise((resolve, reject) => {
     const signal = AbortSignal.timeout(options.timeoutMs ?? 30_000);
-    const request = http.request(url, { method, headers, signal, agent: false }, (response) => {
+    const ca = options.caFile === undefined ? {} : { ca: readFileSync(options.caFile) };
+    const { request: open } = url.startsWith('https:') ? https : http;
+    const request = open(url, { method, headers, signal, agent: false, ...ca }, (response) => {
       const chunks: Buffer[] = [];
       response.on('data', (chunk: Buffer) => chunks.push(chunk));
       response.on('error', reject);

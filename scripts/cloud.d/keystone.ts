@@ -87,6 +87,8 @@ export async function initKeystone(cloud: Cloud): Promise<void> {
 export async function fillKeystone(cloud: Cloud): Promise<void> {
   const { secrets } = cloud;
   const admin = await Identity.login(`${cloud.url('keystone')}/v3`, 'admin', secrets.admin, 'admin');
+  // Alone: Keystone reads its policy at the first request that needs it, and refuses (403) what comes meanwhile.
+  await admin.call('GET', '/projects');
   const [service, project, adminProject, adminUser] = await Promise.all([
     admin.ensure('project', 'service'),
     admin.ensure('project', 'port-image-test'),

@@ -13,6 +13,8 @@ export interface Service {
   url: string;
   /** A GET here answers 200 when it works. Undefined: the process alone counts. */
   healthUrl?: string;
+  /** CA of that address. */
+  caFile?: string;
   command: string;
   args: string[];
   env?: Record<string, string>;
@@ -168,7 +170,9 @@ function digestOf(service: Service): string {
 async function isHealthy(service: Service): Promise<boolean> {
   if (service.healthUrl === undefined) return true;
   try {
-    return (await ask('GET', service.healthUrl, { timeoutMs: 10_000 })).status === 200;
+    return (
+      (await ask('GET', service.healthUrl, { timeoutMs: 10_000, caFile: service.caFile })).status === 200
+    );
   } catch {
     return false;
   }
