@@ -36,7 +36,8 @@ read_disk() { # LABEL
     [ -e "$dev" ] || dev=$(blkid -L "$label" 2>/dev/null) || continue
     [ -e "$dev" ] || continue
     real=$(readlink -f "$dev")
-    dir=$(awk -v d="$real" '$1 == d { print $2; exit }' /proc/mounts)
+    # Not where another process of ours has mounted it for a moment.
+    dir=$(awk -v d="$real" -v own="$RUN/disk." '$1 == d && index($2, own) != 1 { print $2; exit }' /proc/mounts)
     if [ -n "$dir" ]; then
       copy_documents "$dir"
     else
