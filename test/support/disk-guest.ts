@@ -3,6 +3,7 @@
  * same programs. For tests of our own small images only; the product never mounts a guest on the host.
  */
 import { execFileSync } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
 import * as fs from 'node:fs/promises';
 import * as os from 'node:os';
 import * as path from 'node:path';
@@ -27,7 +28,8 @@ export class DiskSession extends TreeSession {
         .replace(/^\/sysroot/, this.root);
       return `'${text.replaceAll("'", "'\\''")}'`;
     });
-    const file = path.join(this.root, 'run/port-image/script.sh');
+    // Two scripts may run at once.
+    const file = path.join(this.root, `run/port-image/script-${randomUUID()}.sh`);
     await fs.writeFile(file, Buffer.from(`set -- ${quoted.join(' ')}\n${script}`, 'latin1'));
     return execFileSync('sh', [file], {
       encoding: 'utf8',

@@ -47,7 +47,8 @@ export function makeOddTree(root: string): void {
   execFileSync('bash', ['-c', SCRIPT, 'bash', root], { stdio: ['ignore', 'ignore', 'inherit'] });
 }
 
-const LIST = `
+/** Shell script that describes the tree of its first argument. */
+export const LIST = `
 set -eu
 LC_ALL=C; export LC_ALL
 cd "$1"
