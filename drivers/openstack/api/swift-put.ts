@@ -1,6 +1,6 @@
 /** Sending one object and proving by its etag that it arrived. */
 import { createHash } from 'node:crypto';
-import { PortError } from '../../../core/errors.ts';
+import { asPortError, PortError } from '../../../core/errors.ts';
 import { formatBytes } from '../../../core/sizes.ts';
 import { printable } from '../../../core/text.ts';
 import { HttpError } from './http.ts';
@@ -44,7 +44,7 @@ export async function putOnce(api: SwiftApi, request: PutRequest): Promise<Sent>
     // A renewed login sends once more inside one attempt.
     const previous = open;
     state = start();
-    open = hashing(request.content, state, previous);
+    open = hashing(request, state, previous);
     return open;
   };
   try {
@@ -67,7 +67,8 @@ export async function putOnce(api: SwiftApi, request: PutRequest): Promise<Sent>
     }
     return sent;
   } catch (error) {
-    throw healing(error, HEALING);
+    // What the content itself failed with says more than the request it broke.
+    throw state.failure === undefined ? healing(error, HEALING) : asPortError(state.failure);
   } finally {
     await open?.return(undefined);
   }
@@ -75,6 +76,8 @@ export async function putOnce(api: SwiftApi, request: PutRequest): Promise<Sent>
 
 interface State {
   bytes: number;
+  /** What reading the content failed with. */
+  failure?: unknown;
   md5: ReturnType<typeof createHash>;
   sha256: ReturnType<typeof createHash>;
 }
@@ -82,16 +85,26 @@ interface State {
 const start = (): State => ({ bytes: 0, md5: createHash('md5'), sha256: createHash('sha256') });
 
 async function* hashing(
-  content: Content,
+  { content, name, bytes }: PutRequest,
   state: State,
   previous: AsyncGenerator<Uint8Array> | undefined,
 ): AsyncGenerator<Uint8Array> {
   await previous?.return(undefined);
-  for await (const chunk of content()) {
-    state.md5.update(chunk);
-    state.sha256.update(chunk);
-    state.bytes += chunk.byteLength;
-    yield chunk;
+  try {
+    for await (const chunk of content()) {
+      state.md5.update(chunk);
+      state.sha256.update(chunk);
+      state.bytes += chunk.byteLength;
+      if (bytes !== undefined && state.bytes > bytes) break;
+      yield chunk;
+    }
+    if (bytes !== undefined && state.bytes !== bytes) {
+      const came = state.bytes > bytes ? `more than ${bytes}` : `only ${state.bytes}`;
+      throw new PortError('STORE', `${printable(name)}: ${came} bytes came, ${bytes} were announced`);
+    }
+  } catch (error) {
+    state.failure = error;
+    throw error;
   }
 }
 
