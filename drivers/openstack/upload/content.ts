@@ -1,0 +1,98 @@
+/** The bytes of an image file as they are sent: read ahead, summed on the way, memory that does not grow. */
+import { createHash, type Hash } from 'node:crypto';
+import * as fs from 'node:fs/promises';
+import { PortError } from '../../../core/errors.ts';
+import { printable } from '../../../core/text.ts';
+import type { ReplayableBody } from '../api/http.ts';
+
+const READ_BYTES = 1024 * 1024;
+/**
+ * A buffer is used again only after three more were handed out. The socket holds at most one of them, since each is
+ * larger than its high-water mark and the next is asked for when it has drained.
+ */
+const BUFFERS = 4;
+
+/** Digests in hex. */
+export interface Digests {
+  bytes: number;
+  sha512: string;
+  sha256: string;
+}
+
+/** A file that can be read several times, with the digests of its last whole reading. */
+export interface SentFile {
+  readonly body: ReplayableBody;
+  /** Digests of the last reading that reached the end; undefined before. */
+  digests(): Digests | undefined;
+}
+
+/** Opens nothing yet. `onBytes` hears how many bytes of this attempt have been read. */
+export function sentFile(
+  file: string,
+  options: { bytes: number; onBytes?: (doneBytes: number) => void; signal?: AbortSignal | undefined },
+): SentFile {
+  let last: Digests | undefined;
+  return {
+    digests: () => last,
+    body: async function* () {
+      last = undefined;
+      const sums = [createHash('sha512'), createHash('sha256')] as [Hash, Hash];
+      const handle = await fs.open(file, 'r');
+      try {
+        const { size } = await handle.stat();
+        if (size !== options.bytes) throw changed(file);
+        const buffers = Array.from({ length: BUFFERS }, () => Buffer.allocUnsafeSlow(READ_BYTES));
+        const read = (n: number) => handle.read(buffers[n % BUFFERS] as Buffer, 0, READ_BYTES, null);
+        let doneBytes = 0;
+        let next = read(0);
+        for (let n = 0; doneBytes < options.bytes; n++) {
+          options.signal?.throwIfAborted();
+          const { bytesRead, buffer } = await next;
+          if (bytesRead === 0 || doneBytes + bytesRead > options.bytes) throw changed(file);
+          // The next block is read while this one is summed and sent.
+          next = read(n + 1);
+          next.catch(() => {});
+          const chunk = buffer.subarray(0, bytesRead);
+          for (const sum of sums) sum.update(chunk);
+          doneBytes += bytesRead;
+          // Before the last block leaves: the answer may be here before we are asked for another one.
+          if (doneBytes === options.bytes) {
+            last = { bytes: doneBytes, sha512: sums[0].digest('hex'), sha256: sums[1].digest('hex') };
+          }
+          options.onBytes?.(doneBytes);
+          yield chunk;
+        }
+        await next;
+      } finally {
+        await handle.close();
+      }
+    },
+  };
+}
+
+function changed(file: string): PortError {
+  return new PortError('HOST_IO', `${printable(file)} changed while it was sent`, {
+    hint: 'run the job again; nothing else may write into its folder',
+  });
+}
+
+/** Digest of a file by any algorithm Node knows, in hex. */
+export async function fileDigest(
+  file: string,
+  algorithm: string,
+  signal?: AbortSignal | undefined,
+): Promise<string> {
+  const hash = createHash(algorithm);
+  const buffer = Buffer.allocUnsafeSlow(READ_BYTES);
+  const handle = await fs.open(file, 'r');
+  try {
+    for (;;) {
+      signal?.throwIfAborted();
+      const { bytesRead } = await handle.read(buffer, 0, READ_BYTES, null);
+      if (bytesRead === 0) return hash.digest('hex');
+      hash.update(buffer.subarray(0, bytesRead));
+    }
+  } finally {
+    await handle.close();
+  }
+}
