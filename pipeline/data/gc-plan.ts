@@ -1,6 +1,7 @@
 /** What in a data set is garbage. Pure: a listing, a manifest and the time in, keys with reasons out. */
 import type { Manifest } from '../../core/data-set.ts';
 import type { StoredObject } from '../../drivers/stores/store.ts';
+import type { Leftover } from './leftovers.ts';
 
 /** Where stored provision documents lie below a data set; the name says when the URLs in it end. */
 export const POINTER_KEY = /^provision\/(\d{4}-\d\d-\d\dT\d\d)(\d\d)(\d\d)Z-[0-9a-f]{32}\.json$/;
@@ -9,6 +10,8 @@ export const POINTER_KEY = /^provision\/(\d{4}-\d\d-\d\dT\d\d)(\d\d)(\d\d)Z-[0-9
 export interface GcInput {
   id: string;
   objects: readonly StoredObject[];
+  /** What no listing shows and no object uses. */
+  leftovers?: readonly Leftover[];
   /** Undefined without a manifest; `unreadable` for one that cannot be believed. */
   manifest: Manifest | undefined | 'unreadable';
   /** A running job of this machine writes to it. */
@@ -23,6 +26,8 @@ export interface Garbage {
   key: string;
   bytes: number;
   why: string;
+  /** It is one of the leftovers. */
+  hidden?: true;
 }
 
 /** What to do with one data set. */
@@ -52,14 +57,19 @@ export function planGarbage(input: GcInput): GcPlan {
   const isOld = (object: StoredObject) =>
     object.modifiedMs !== undefined && nowMs - object.modifiedMs > olderThanMs;
   const own = objects.filter((o) => o.key.startsWith(`${id}/`));
+  const leftovers = (input.leftovers ?? []).filter((o) => o.key.startsWith(`${id}/`));
+  const active = new Set(leftovers.filter((o) => !isOld(o)).map((o) => o.upload));
+  const loose = leftovers
+    .filter((o) => !active.has(o.upload))
+    .map(({ key, bytes }): Garbage => ({ key, bytes, why: 'left by a killed upload', hidden: true }));
   if (manifest === 'unreadable') return leave('its manifest cannot be read; port-image data rm removes it');
   if (manifest === undefined) {
     if (input.inUse !== undefined) return leave(input.inUse);
     if (own.some((o) => o.key === `${id}/manifest.json`)) return leave('it has got a manifest meanwhile');
-    if (!own.every(isOld)) return leave('it is too young');
+    if (!own.every(isOld) || active.size > 0) return leave('it is too young');
     return {
       id,
-      garbage: own.map(({ key, bytes }) => ({ key, bytes, why: 'the set has no manifest' })),
+      garbage: [...own.map(({ key, bytes }) => ({ key, bytes, why: 'the set has no manifest' })), ...loose],
       kept: undefined,
       whole: true,
     };
@@ -71,7 +81,7 @@ export function planGarbage(input: GcInput): GcPlan {
     ...manifest.segments.map((s) => s.key),
   ]);
   const garbage: Garbage[] = [];
-  let young = 0;
+  let young = leftovers.length - loose.length;
   for (const object of own) {
     const key = object.key.slice(id.length + 1);
     if (named.has(key)) continue;
@@ -84,6 +94,7 @@ export function planGarbage(input: GcInput): GcPlan {
     const why = endMs === undefined ? 'the manifest does not name it' : 'its URLs are expired';
     garbage.push({ key: object.key, bytes: object.bytes, why });
   }
+  garbage.push(...loose);
   if (garbage.length > 0 && input.inUse !== undefined) return leave(input.inUse);
   return {
     id,

@@ -5,6 +5,7 @@ import { readManifest } from '../../drivers/stores/read-back.ts';
 import type { Store } from '../../drivers/stores/store.ts';
 import { type GcPlan, planGarbage } from './gc-plan.ts';
 import { jobsUsing, type OpenJob } from './jobs-using.ts';
+import { dropEmpty, leftoversOf, removeLeftover } from './leftovers.ts';
 import { objectsOf } from './sets.ts';
 
 /** What to look at. */
@@ -32,6 +33,7 @@ async function planOf(store: Store, id: string, options: GcOptions): Promise<GcP
   return planGarbage({
     id,
     objects,
+    leftovers: await leftoversOf(store, id, options.signal),
     manifest,
     inUse: running === undefined ? undefined : `the job in ${running.dir} is running`,
     nowMs: options.nowMs,
@@ -67,15 +69,15 @@ export async function removeGarbage(
   const now = await planOf(store, plan.id, options);
   const still = new Set(now.garbage.map((g) => g.key));
   const removed = { objects: 0, bytes: 0 };
-  for (const { key, bytes } of plan.garbage) {
+  for (const { key, bytes, hidden } of plan.garbage) {
     options.signal?.throwIfAborted();
     if (!still.has(key)) continue;
-    await store.remove(key);
+    if (hidden === true) await removeLeftover(store, plan.id, key);
+    else await store.remove(key);
     removed.objects += 1;
     removed.bytes += bytes;
   }
-  // parts of killed uploads are not listed; nobody else writes to a set whose every object is old
-  if (now.whole && plan.whole) removed.objects += (await store.sweep?.(plan.id)) ?? 0;
+  if (now.whole && plan.whole) await dropEmpty(store, plan.id);
   return removed;
 }
 
@@ -96,6 +98,7 @@ export async function removeSet(
     removed.bytes += bytes;
   }
   await store.sweep?.(id);
+  await dropEmpty(store, id);
   const [left] = await objectsOf(store, id);
   if (left !== undefined) throw new PortError('STORE', `${left.key} is still in the store after its removal`);
   return removed;

@@ -4,6 +4,7 @@ import * as path from 'node:path';
 import { type DataSetSummary, dataSetId } from '../../core/data-set.ts';
 import { PortError } from '../../core/errors.ts';
 import type { Request } from '../../core/request.ts';
+import { openStore } from '../../drivers/stores/index.ts';
 import { jobsHome, openJob } from '../job.ts';
 import { type JournalEntry, parseJournal, replay } from '../journal.ts';
 import { lockFolder } from '../lock.ts';
@@ -23,6 +24,15 @@ export interface OpenJob {
 /** The readable part all data sets of an image's name begin with: an id is that, the path and ten hex digits. */
 function headOf(request: Request): string {
   return dataSetId(request.name, '/', '').replace(/-?[0-9a-f]{10}$/, '');
+}
+
+/** The store as it names itself: `swift:` has a default prefix, a folder may be written in several ways. */
+function storeUrl(url: string): string {
+  try {
+    return openStore(url).url;
+  } catch {
+    return url;
+  }
 }
 
 async function isRunning(dir: string): Promise<boolean> {
@@ -56,7 +66,7 @@ export async function openJobs(home: string = jobsHome()): Promise<OpenJob[]> {
     jobs.push({
       dir: job.paths.dir,
       running,
-      store: job.request.store,
+      store: storeUrl(job.request.store),
       head: headOf(job.request),
       ids: new Set(Array.isArray(sets) ? sets.flatMap((s) => s.id ?? []) : []),
     });

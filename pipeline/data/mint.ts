@@ -11,7 +11,8 @@ import {
   widerRules,
 } from '../../drivers/openstack/api/application-credential.ts';
 import type { CloudSession } from '../../drivers/openstack/api/session.ts';
-import type { Provisioned, Store } from '../../drivers/stores/store.ts';
+import type { Store } from '../../drivers/stores/store.ts';
+import { SwiftStore } from '../../drivers/stores/swift.ts';
 import { requireManifest } from './sets.ts';
 
 /** Instead of signed URLs: a new application credential, or one that exists. */
@@ -65,12 +66,15 @@ export async function mint(store: Store, options: MintOptions): Promise<Minted> 
     }
   }
   for (const id of options.ids) await requireManifest(store, id);
+  // no signing key is made or needed: this also works where a store has no signed URLs
+  if (options.credential !== undefined) {
+    return withCredential(await plainUrls(store, options.ids), options, options.credential);
+  }
   const made = await store.provision(options.ids, {
     lifeMs: options.lifeMs,
     ...(options.ipRange === undefined ? {} : { ipRange: options.ipRange }),
     signal: options.signal,
   });
-  if (options.credential !== undefined) return withCredential(made, options, options.credential);
   const expires = firstEnd(made.document);
   if (options.pointer !== true) return { document: made.document, expires, warnings: [] };
   const pointerUrl = await storePointer(store, made.document, options, expires);
@@ -114,27 +118,29 @@ async function storePointer(
   return urlBelow(setUrl, key);
 }
 
-/** The document with plain URLs and a credential beside each. */
-function plainDocument(made: Provisioned, auth: ProvisionAuth, expires: string | undefined): Provision {
-  const data = Object.fromEntries(
-    Object.entries(made.document.data).map(([id, entry]) => {
-      const url = new URL(entry.url);
-      return [
-        id,
-        { url: `${url.origin}${url.pathname}`, ...(expires === undefined ? {} : { expires }), auth },
-      ];
-    }),
-  );
-  return { ...made.document, data };
+/** Where the data sets lie, each with a slash at its end. */
+async function plainUrls(store: Store, ids: readonly string[]): Promise<Map<string, URL>> {
+  if (!(store instanceof SwiftStore)) {
+    throw new PortError('USAGE', `${store.url} knows no application credentials`, { hint: EXAMPLE_HINT });
+  }
+  const api = await store.api();
+  return new Map(ids.map((id) => [id, new URL(`${api.url(store.containerOf(id)).href}/`)]));
 }
 
-/** Paths a credential has to read, each with a slash at its end. */
-function pathsOf(document: Provision): string[] {
-  return Object.values(document.data).map((entry) => new URL(entry.url).pathname.replace(/\/?$/, '/'));
+function documentOf(
+  urls: ReadonlyMap<string, URL>,
+  auth: ProvisionAuth,
+  expires: string | undefined,
+): Provision {
+  const ends = expires === undefined ? {} : { expires };
+  return {
+    version: 1,
+    data: Object.fromEntries([...urls].map(([id, url]) => [id, { url: url.href, ...ends, auth }])),
+  };
 }
 
 async function withCredential(
-  made: Provisioned,
+  urls: ReadonlyMap<string, URL>,
   options: MintOptions,
   choice: CredentialChoice,
 ): Promise<Minted> {
@@ -147,7 +153,7 @@ async function withCredential(
   const session = await options.openSession();
   try {
     const authUrl = session.config.authUrl.href;
-    const paths = pathsOf(made.document);
+    const paths = [...urls.values()].map((url) => url.pathname);
     if (choice.kind === 'new') {
       const credential = await createApplicationCredential(session, {
         name: `port-image-${options.ids[0] ?? ''}-${randomBytes(4).toString('hex')}`,
@@ -160,12 +166,12 @@ async function withCredential(
       const expires =
         credential.expiresMs === undefined ? undefined : new Date(credential.expiresMs).toISOString();
       const auth: ProvisionAuth = { type: 'v3applicationcredential', authUrl, id, secret };
-      return { document: plainDocument(made, auth, expires), expires, credentialId: id, warnings: [] };
+      return { document: documentOf(urls, auth, expires), expires, credentialId: id, warnings: [] };
     }
     const { id, secret, allowUnrestricted } = choice;
     const { expires, warnings } = await checkExisting(session, id, paths, allowUnrestricted, signal);
     const auth: ProvisionAuth = { type: 'v3applicationcredential', authUrl, id, secret };
-    return { document: plainDocument(made, auth, expires), expires, credentialId: id, warnings };
+    return { document: documentOf(urls, auth, expires), expires, credentialId: id, warnings };
   } finally {
     await session.close();
   }

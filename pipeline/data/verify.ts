@@ -132,7 +132,7 @@ export async function verifySet(store: Store, id: string, options: VerifyOptions
     const listKey = `${id}/${manifest.entries.key}`;
     const list = await store.get(listKey, { signal });
     let taken = false;
-    await copy.put(
+    const copied = await copy.put(
       listKey,
       () => {
         if (taken) throw new PortError('BUG', 'a copy of the list is made once');
@@ -141,6 +141,7 @@ export async function verifySet(store: Store, id: string, options: VerifyOptions
       },
       { signal },
     );
+    if (copied.sha256 !== manifest.entries.sha256) throw broken(listKey, 'is not what the manifest says');
     const isChosen = chooseSegments(manifest.segments.length, options.sampled === true);
     const totalBytes = manifest.segments.reduce((sum, s, i) => sum + (isChosen(i) ? s.bytes : 0), 0);
     let index = 0;

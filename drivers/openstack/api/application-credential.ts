@@ -155,6 +155,9 @@ export async function createApplicationCredential(
       description: wanted.description,
       expires_at: new Date(wanted.expiresMs).toISOString().replace('Z', '000Z'),
       unrestricted: false,
+      // Named although all of the token's are the default: a token may list a role twice (granted and implied), which
+      // Keystone 22 then answers with 409.
+      roles: [...new Set(session.roles)].map((name) => ({ name })),
       access_rules: wanted.rules,
     },
   };

@@ -237,6 +237,8 @@ function wrap(answer: Dispatcher.ResponseData, where: string): HttpResponse {
     headers[name.toLowerCase()] = Array.isArray(value) ? value.join(', ') : value;
   }
   const { body } = answer;
+  // A body that is destroyed unread reports that as an error; without a listener it would end the process.
+  body.on('error', () => {});
   const text = async (limitBytes = TEXT_LIMIT_BYTES): Promise<string> => {
     const parts: Buffer[] = [];
     let bytes = 0;
