@@ -1,6 +1,7 @@
 /** Stores by the scheme of their URL. A new kind is one file and one line here. */
 import { fileURLToPath } from 'node:url';
 import { PortError } from '../../core/errors.ts';
+import type { Request } from '../../core/request.ts';
 import { printable } from '../../core/text.ts';
 import { cloudName, loadCloud } from '../openstack/api/config.ts';
 import { CloudSession } from '../openstack/api/session.ts';
@@ -48,4 +49,18 @@ export function openStore(url: string, options: StoreOptions = {}): Store {
     });
   }
   return open(url, options);
+}
+
+/** Opens the store a request names, and closes it when the work is over, however that ends. */
+export async function withStore<T>(
+  request: Pick<Request, 'store' | 'storeCloud'>,
+  signal: AbortSignal,
+  work: (store: Store) => Promise<T>,
+): Promise<T> {
+  const store = openStore(request.store, { cloud: request.storeCloud, signal });
+  try {
+    return await work(store);
+  } finally {
+    await store.close?.();
+  }
 }

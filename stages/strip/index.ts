@@ -9,7 +9,7 @@ import { formatBytes } from '../../core/sizes.ts';
 import type { Stage, StageContext } from '../../core/stage.ts';
 import { printable, printableBytes } from '../../core/text.ts';
 import type { CaptureResult } from '../../core/types.ts';
-import { openStore } from '../../drivers/stores/index.ts';
+import { withStore } from '../../drivers/stores/index.ts';
 import type { Store } from '../../drivers/stores/store.ts';
 import { chooseSamples, proveContent } from '../../tools/content-proof.ts';
 import { effectiveMode, type GuestDataSet, installGuestSide } from '../../tools/guest-side.ts';
@@ -20,8 +20,8 @@ import { emptyTree } from './remove.ts';
 import { reusableSet } from './reuse.ts';
 import { type WrittenSet, writeDataSet } from './write-set.ts';
 
-const { strip, dataMode, store, name } = Request.shape;
-const Options = z.object({ strip, dataMode, store, name });
+const { strip, dataMode, store, storeCloud, verifyData, name } = Request.shape;
+const Options = z.object({ strip, dataMode, store, storeCloud, verifyData, name });
 
 /** A path that will become a data set. */
 export interface PlannedSet extends Choice {
@@ -44,7 +44,6 @@ function saltOf(ctx: StageContext): string {
 
 async function plan(ctx: StageContext): Promise<StripPlan> {
   const { request, facts } = ctx;
-  const target = openStore(request.store);
   const choices = await choosePaths(request, facts, ctx.guest, (text) => ctx.warn(text));
   const salt = saltOf(ctx);
   const sets = choices.map((choice): PlannedSet => {
@@ -56,7 +55,8 @@ async function plan(ctx: StageContext): Promise<StripPlan> {
     };
   });
   // Compression is not counted on; paths nobody measured count nothing, the store refuses in time anyway.
-  if (sets.length > 0) await target.check(sets.reduce((sum, s) => sum + (s.bytes ?? 0), 0));
+  const neededBytes = sets.reduce((sum, s) => sum + (s.bytes ?? 0), 0);
+  if (sets.length > 0) await withStore(request, ctx.signal, (store) => store.check(neededBytes));
   for (const set of sets) {
     const size = set.bytes === undefined ? '' : `, ${formatBytes(set.bytes)}`;
     ctx.change({
@@ -152,9 +152,12 @@ async function isProven(
   }
 }
 
-async function run(ctx: StageContext, planned: StripPlan): Promise<DataSetSummary[]> {
+function run(ctx: StageContext, planned: StripPlan): Promise<DataSetSummary[]> {
+  return withStore(ctx.request, ctx.signal, (store) => stripInto(ctx, planned, store));
+}
+
+async function stripInto(ctx: StageContext, planned: StripPlan, target: Store): Promise<DataSetSummary[]> {
   const { request, facts, guest, platforms } = ctx;
-  const target = openStore(request.store);
   const summaries: DataSetSummary[] = [];
   const inGuest: GuestDataSet[] = [];
   await makeDir(ctx.paths.data);

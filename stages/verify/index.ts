@@ -7,7 +7,7 @@ import { PortError } from '../../core/errors.ts';
 import { Request } from '../../core/request.ts';
 import type { Stage, StageContext } from '../../core/stage.ts';
 import type { Artifact, Verification } from '../../core/types.ts';
-import { openStore } from '../../drivers/stores/index.ts';
+import { withStore } from '../../drivers/stores/index.ts';
 import type { Store } from '../../drivers/stores/store.ts';
 import { OVMF_FILES } from '../../tools/qemu-system.ts';
 import type { ExpectedDataSet } from './data-check.ts';
@@ -18,6 +18,7 @@ const Options = z.object({
   verify: Request.shape.verify,
   network: Request.shape.network,
   store: Request.shape.store,
+  storeCloud: Request.shape.storeCloud,
 });
 
 /** What will be booted. */
@@ -60,7 +61,11 @@ async function dataOf(
   return { provision: document, relay: { upstream, ca } };
 }
 
-async function run(ctx: StageContext, { boots }: VerifyPlan): Promise<Verification[]> {
+function run(ctx: StageContext, plan: VerifyPlan): Promise<Verification[]> {
+  return withStore(ctx.request, ctx.signal, (store) => bootAll(ctx, plan, store));
+}
+
+async function bootAll(ctx: StageContext, { boots }: VerifyPlan, store: Store): Promise<Verification[]> {
   const artifacts = ctx.result<Artifact[]>('encode') ?? [];
   const dataSets = expectedDataSets(ctx);
   const removed = new Set(ctx.facts.agents.map((a) => a.package));
@@ -69,7 +74,6 @@ async function run(ctx: StageContext, { boots }: VerifyPlan): Promise<Verificati
     .filter((s) => !removed.has(s.unit.replace(/\.service$/, '')))
     .map((s) => s.unit);
   const results: Verification[] = [];
-  const store = dataSets.length > 0 ? openStore(ctx.request.store) : undefined;
   // One after the other: under emulation a second machine would only make both slower than their limits.
   for (const { platform: name, firmware } of boots) {
     const artifact = artifacts.find((a) => a.platform === name);
@@ -86,7 +90,7 @@ async function run(ctx: StageContext, { boots }: VerifyPlan): Promise<Verificati
         firmware,
         logs: ctx.paths.logs,
         scratch: ctx.paths.tmp,
-        ...(store === undefined ? {} : await dataOf(ctx, dataSets, store)),
+        ...(dataSets.length === 0 ? {} : await dataOf(ctx, dataSets, store)),
         dataSets,
         services,
         pages: ctx.facts.pages,
@@ -98,7 +102,6 @@ async function run(ctx: StageContext, { boots }: VerifyPlan): Promise<Verificati
       }),
     );
   }
-  await store?.close?.();
   const failed = results.filter((v) => !v.verified);
   if (failed.length > 0) throw verifyFailed(failed);
   return results;
