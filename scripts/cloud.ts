@@ -85,22 +85,26 @@ function readSettings(values: ReturnType<typeof readCommandLine>['values']): Par
 }
 
 async function up(cloud: Cloud): Promise<void> {
-  const [identity, images, objects] = [keystone(cloud), glance(cloud), swift(cloud)];
-  const services = [identity, images, ...objects];
-  await Promise.all([
-    initKeystone(cloud).then(() => start(cloud, identity)),
-    initGlance(cloud).then(() => start(cloud, images)),
-    initSwift(cloud).then(() => Promise.all(objects.map((one) => start(cloud, one)))),
+  const [identity, objects] = [keystone(cloud), swift(cloud)];
+  await all([
+    initKeystone(cloud)
+      .then(() => start(cloud, identity))
+      .then(() => waitHealthy(cloud, identity))
+      .then(() => fillKeystone(cloud)),
+    initGlance(cloud),
+    initSwift(cloud).then(() => all(objects.map((one) => start(cloud, one)))),
   ]);
-  await waitHealthy(cloud, identity);
-  await fillKeystone(cloud);
-  if (cloud.settings.tls) {
-    const front = await tlsFront(cloud);
-    services.push(front);
-    await start(cloud, front);
-  }
-  await Promise.all(services.map((one) => waitHealthy(cloud, one)));
+  // Only now: its configuration names its endpoint in Keystone.
+  const services = [identity, ...objects, glance(cloud)];
+  if (cloud.settings.tls) services.push(await tlsFront(cloud));
+  await all(services.map((one) => start(cloud, one)));
+  await all(services.map((one) => waitHealthy(cloud, one)));
   writeCloudsYaml(cloud);
+}
+
+/** Waits for all of them, then throws the first failure: nothing goes on behind an error message. */
+async function all(work: Promise<unknown>[]): Promise<void> {
+  for (const one of await Promise.allSettled(work)) if (one.status === 'rejected') throw one.reason;
 }
 
 function allServices(cloud: Cloud): Service[] {

@@ -2,7 +2,7 @@
 import { existsSync } from 'node:fs';
 import { authtoken, PYTHON, SERVICE_PY } from './keystone.ts';
 import { runStep, type Service } from './processes.ts';
-import { type Cloud, HOST, ini } from './settings.ts';
+import { type Cloud, HOST, ini, readJson } from './settings.ts';
 
 const STORES = ['fast', 'slow'] as const;
 
@@ -10,6 +10,8 @@ const STORES = ['fast', 'slow'] as const;
 export function glance(cloud: Cloud): Service {
   const folder = (name: string) => cloud.mkdir('glance', name);
   const paste = cloud.write('glance/paste.ini', PASTE);
+  const login = authtoken(cloud, 'glance', 'image');
+  const endpointId = readJson<string>(cloud.path('glance', 'endpoint.json'));
   const config = cloud.write(
     'glance/glance-api.conf',
     ini({
@@ -22,7 +24,7 @@ export function glance(cloud: Cloud): Service {
         // The brackets matter: without them every address "does not pass filtering".
         enabled_import_methods: '[glance-direct,web-download,copy-image]',
         image_size_cap: cloud.settings.imageCapBytes,
-        show_multiple_locations: false,
+        use_keystone_limits: endpointId !== undefined,
         use_stderr: true,
       },
       database: {
@@ -39,7 +41,8 @@ export function glance(cloud: Cloud): Service {
         allowed_ports: '[]',
         allowed_schemes: '[http,https]',
       },
-      keystone_authtoken: authtoken(cloud, 'glance', 'image'),
+      keystone_authtoken: login,
+      oslo_limit: limits(login, endpointId),
       paste_deploy: { flavor: 'keystone', config_file: paste },
       oslo_middleware: { enable_proxy_headers_parsing: true },
       oslo_concurrency: { lock_path: folder('lock') },
@@ -56,10 +59,25 @@ export function glance(cloud: Cloud): Service {
   };
 }
 
+/** The login that reads quotas: scoped to the system, not to a project. */
+function limits(login: ReturnType<typeof authtoken>, endpointId: string | undefined) {
+  const { auth_url, auth_type, username, password, user_domain_id } = login;
+  return {
+    auth_url,
+    auth_type,
+    username,
+    password,
+    user_domain_id,
+    system_scope: 'all',
+    endpoint_id: endpointId,
+  };
+}
+
 /** Database, once. */
 export async function initGlance(cloud: Cloud): Promise<void> {
   if (existsSync(cloud.path('glance', 'ready'))) return;
   const python = (...args: string[]) => runStep(cloud, 'Glance database', PYTHON, [SERVICE_PY, ...args]);
+  glance(cloud); // its configuration file, as far as it is known now
   await python('glance-manage', cloud.path('glance', 'glance-api.conf'));
   await python('wal', cloud.path('glance', 'glance.db'));
   cloud.write('glance/ready', '');

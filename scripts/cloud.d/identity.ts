@@ -1,42 +1,63 @@
 /** The few Keystone calls that make projects, users and the catalog. */
-import { ask } from './http.ts';
+import { type Answer, ask } from './http.ts';
 
 interface Named {
   id: string;
   name: string;
 }
 
-/** Keystone's administrator at work. */
+/** A user at work. Logs in again when the token has expired: clouds with tokens of seconds exist. */
 export class Identity {
   readonly #url: string;
-  /** What X-Auth-Token takes. */
-  readonly token: string;
+  readonly #auth: object;
+  #token = '';
 
-  private constructor(url: string, token: string) {
+  private constructor(url: string, auth: object) {
     this.#url = url;
-    this.token = token;
+    this.#auth = auth;
   }
 
   /** Logs in with a password; `url` ends in /v3. Throws with Keystone's message when refused. */
   static async login(url: string, user: string, password: string, project: string): Promise<Identity> {
     const domain = { id: 'default' };
-    const answer = await ask('POST', `${url}/auth/tokens`, {
-      body: {
-        auth: {
-          identity: { methods: ['password'], password: { user: { name: user, domain, password } } },
-          scope: { project: { name: project, domain } },
-        },
-      },
+    const made = new Identity(url, {
+      identity: { methods: ['password'], password: { user: { name: user, domain, password } } },
+      scope: { project: { name: project, domain } },
     });
+    await made.#renew();
+    return made;
+  }
+
+  /** What X-Auth-Token takes: the last one issued. */
+  get token(): string {
+    return this.#token;
+  }
+
+  async #renew(): Promise<void> {
+    const answer = await ask('POST', `${this.#url}/auth/tokens`, { body: { auth: this.#auth } });
     const token = answer.headers['x-subject-token'];
     if (answer.status !== 201 || typeof token !== 'string')
-      throw new Error(`Keystone refused ${user}: ${answer.status} ${answer.text.slice(0, 300)}`);
-    return new Identity(url, token);
+      throw new Error(`Keystone refused the login: ${answer.status} ${answer.text.slice(0, 300)}`);
+    this.#token = token;
+  }
+
+  /** One request to any service. */
+  async request(
+    method: string,
+    url: string,
+    options: { headers?: Record<string, string>; body?: unknown } = {},
+  ): Promise<Answer> {
+    const send = () =>
+      ask(method, url, { ...options, headers: { 'x-auth-token': this.#token, ...options.headers } });
+    const answer = await send();
+    if (answer.status !== 401) return answer;
+    await this.#renew();
+    return send();
   }
 
   /** One call below /v3; the parsed answer, undefined when it has no body. Throws on any error status. */
   async call<T = unknown>(method: string, path: string, body?: unknown): Promise<T> {
-    const answer = await ask(method, this.#url + path, { headers: { 'x-auth-token': this.token }, body });
+    const answer = await this.request(method, this.#url + path, { body });
     if (answer.status >= 300)
       throw new Error(`${method} ${path}: ${answer.status} ${answer.text.slice(0, 300)}`);
     return (answer.text === '' ? undefined : JSON.parse(answer.text)) as T;
@@ -61,17 +82,24 @@ export class Identity {
     await this.call('PUT', `/projects/${projectId}/users/${userId}/roles/${roleId}`);
   }
 
-  /** Registers a service's URL for the three interfaces of a region, or changes it. */
-  async endpoint(serviceId: string, region: string, url: string): Promise<void> {
+  /** Registers a service's URL for the three interfaces of a region, or changes it; the public one's id. */
+  async endpoint(serviceId: string, region: string, url: string): Promise<string> {
     const list = await this.call<{ endpoints: { id: string; interface: string; url: string }[] }>(
       'GET',
       `/endpoints?service_id=${serviceId}&region_id=${region}`,
     );
-    for (const kind of ['public', 'internal', 'admin']) {
+    let publicId = '';
+    for (const kind of ['internal', 'admin', 'public']) {
       const known = list.endpoints.find((one) => one.interface === kind);
       const endpoint = { service_id: serviceId, region_id: region, interface: kind, url };
-      if (known === undefined) await this.call('POST', '/endpoints', { endpoint });
-      else if (known.url !== url) await this.call('PATCH', `/endpoints/${known.id}`, { endpoint });
+      if (known === undefined) {
+        const made = await this.call<{ endpoint: { id: string } }>('POST', '/endpoints', { endpoint });
+        publicId = made.endpoint.id;
+      } else {
+        publicId = known.id;
+        if (known.url !== url) await this.call('PATCH', `/endpoints/${known.id}`, { endpoint });
+      }
     }
+    return publicId;
   }
 }

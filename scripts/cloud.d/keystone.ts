@@ -15,6 +15,14 @@ export const REGION = 'RegionOne';
 /** The region whose endpoints are the TLS front. */
 export const TLS_REGION = 'RegionTLS';
 
+/** Glance's four quotas, sizes in MiB. */
+const IMAGE_LIMITS = {
+  image_size_total: 2 ** 24,
+  image_stage_total: 2 ** 24,
+  image_count_total: 100_000,
+  image_count_uploading: 100_000,
+};
+
 /** The service, its configuration written. */
 export function keystone(cloud: Cloud): Service {
   const config = cloud.write(
@@ -102,8 +110,13 @@ export async function fillKeystone(cloud: Cloud): Promise<void> {
     role('ResellerAdmin'),
   ]);
   const user = (name: string, password: string) => admin.ensure('user', name, { password });
-  for (const name of ['swift', 'glance'])
-    await admin.grant(service, await user(name, secrets.service), adminRole);
+  const [swiftUser, glanceUser] = [
+    await user('swift', secrets.service),
+    await user('glance', secrets.service),
+  ];
+  for (const one of [swiftUser, glanceUser]) await admin.grant(service, one, adminRole);
+  // Reads the quotas of every project.
+  await admin.call('PUT', `/system/users/${glanceUser}/roles/${await role('reader')}`);
   await admin.grant(project, await user('port-image-test', secrets.member), member);
   // Sets account quotas of other projects.
   await admin.grant(adminProject, adminUser, reseller);
@@ -119,9 +132,31 @@ export async function fillKeystone(cloud: Cloud): Promise<void> {
     for (const [name, type, suffix] of catalog) {
       const id = await admin.ensure('service', name === 'swift-proxy' ? 'swift' : name, { type });
       const base = cloud.url(region === REGION ? name : (`tls-${name}` as const));
-      await admin.endpoint(id, region, base + suffix);
+      const endpointId = await admin.endpoint(id, region, base + suffix);
+      if (name === 'glance' && region === REGION) await ensureImageLimits(cloud, admin, id, endpointId);
     }
   }
+}
+
+/** Quotas nobody meets, so that a test can set lower ones for its project. Glance must know its endpoint for it. */
+async function ensureImageLimits(cloud: Cloud, admin: Identity, serviceId: string, endpointId: string) {
+  cloud.write('glance/endpoint.json', JSON.stringify(endpointId));
+  const { registered_limits: known } = await admin.call<{ registered_limits: { resource_name: string }[] }>(
+    'GET',
+    `/registered_limits?service_id=${serviceId}`,
+  );
+  const missing = Object.entries(IMAGE_LIMITS).filter(
+    ([name]) => !known.some((one) => one.resource_name === name),
+  );
+  if (missing.length === 0) return;
+  await admin.call('POST', '/registered_limits', {
+    registered_limits: missing.map(([name, limit]) => ({
+      service_id: serviceId,
+      region_id: REGION,
+      resource_name: name,
+      default_limit: limit,
+    })),
+  });
 }
 
 async function ensureRegion(admin: Identity): Promise<void> {

@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { readFileSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import * as path from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { ask } from '../../scripts/cloud.d/http.ts';
@@ -132,4 +132,48 @@ test('openstack goes through a fault proxy by the endpoint in clouds.yaml', asyn
   } finally {
     await proxy.close();
   }
+});
+
+test('quotas can be set for one project', async () => {
+  const small = await cloud.project('quota');
+  try {
+    await small.limitImages({ image_size_total: 1 });
+    await small.limitObjects(1000);
+    const headers = { 'x-auth-token': (await small.login()).token };
+    const usage = JSON.parse((await ask('GET', `${cloud.imageUrl}/v2/info/usage`, { headers })).text);
+    expect(usage.usage.image_size_total).toEqual({ limit: 1, usage: 0 });
+    await ask('PUT', `${small.accountUrl}/box`, { headers });
+    const put = (bytes: number) =>
+      ask('PUT', `${small.accountUrl}/box/o`, { headers, body: 'x'.repeat(bytes) });
+    expect((await put(2000)).status).toBe(413);
+    expect((await put(10)).status).toBe(201);
+  } finally {
+    await small.cleanup();
+  }
+});
+
+test('a second cloud beside it: TLS with its own CA, short tokens, nothing left', async () => {
+  const other = await startCloud({ state: 'second', portsBase: 15100, tls: true, tokenLifeS: 15 });
+  try {
+    const url = `${other.tlsIdentityUrl}/v3`;
+    expect((await ask('GET', url, { caFile: other.caFile })).status).toBe(200);
+    await expect(ask('GET', url)).rejects.toThrow(/certificate/);
+
+    const mine = await other.project('short');
+    const headers = { 'x-auth-token': (await mine.login()).token };
+    expect((await ask('GET', `${mine.accountUrl}?format=json`, { headers })).status).toBe(200);
+    const later = async () => (await ask('GET', `${mine.accountUrl}?format=json`, { headers })).status;
+    await expect.poll(later, { timeout: 60_000, interval: 1000 }).toBe(401);
+    const fields = { region_name: 'RegionTLS', cacert: other.caFile };
+    const tls = mine.writeClouds('tls.yaml', { identity: other.tlsIdentityUrl ?? '' }, fields);
+    const unset = Object.keys(project.env).flatMap((name) => (name.startsWith('OS_') ? ['-u', name] : []));
+    const list = ['/usr/bin/openstack', '--os-cloud', 'test', 'image', 'list'];
+    await client('env', [...unset, `OS_CLIENT_CONFIG_FILE=${tls}`, ...list]);
+    await mine.cleanup();
+  } finally {
+    await other.down({ forget: true });
+  }
+  expect(existsSync(other.stateDir)).toBe(false);
+  await expect(ask('GET', other.identityUrl)).rejects.toThrow(/ECONNREFUSED/);
+  expect((await ask('GET', `${cloud.identityUrl}/v3`)).status).toBe(200);
 });

@@ -5,7 +5,6 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import * as os from 'node:os';
 import * as path from 'node:path';
 import { promisify } from 'node:util';
-import { ask } from '../../scripts/cloud.d/http.ts';
 import { Identity } from '../../scripts/cloud.d/identity.ts';
 
 const run = promisify(execFile);
@@ -41,7 +40,9 @@ export interface Cloud {
   identityUrl: string;
   imageUrl: string;
   objectStoreUrl: string;
-  /** Private CA of the TLS front (there with `tls`). */
+  /** With `tls`: Keystone behind TLS; its catalog has all services behind TLS in the region RegionTLS. */
+  tlsIdentityUrl: string | undefined;
+  /** Private CA of that (there with `tls`). */
   caFile: string;
   /** The administrator, for what members may not do. */
   admin(): Promise<Identity>;
@@ -78,6 +79,10 @@ export interface TestProject {
   writeClouds(name: string, endpoints: Endpoints, fields?: Record<string, unknown>): string;
   /** Makes an application credential; `fields` as in Keystone's API (access_rules, expires_at, roles). */
   applicationCredential(fields?: Record<string, unknown>): Promise<{ id: string; secret: string }>;
+  /** Sets Glance's quotas of this project: image_size_total and image_stage_total in MiB, image_count_total. */
+  limitImages(limits: Record<string, number>): Promise<void>;
+  /** Sets Swift's quota of this project's account. */
+  limitObjects(quotaBytes: number): Promise<void>;
   /** Makes a key pair for the S3 protocol. */
   ec2(): Promise<{ access: string; secret: string }>;
   /** Removes objects, images, user, project and folder. */
@@ -115,6 +120,7 @@ export async function startCloud(options: CloudOptions = {}): Promise<Cloud> {
     identityUrl,
     imageUrl: url('glance'),
     objectStoreUrl: url('swift-proxy'),
+    tlsIdentityUrl: known.services.find((one) => one.name === 'tls-front')?.url,
     caFile: path.join(known.state, 'ca.pem'),
     admin: () => Identity.login(`${identityUrl}/v3`, 'admin', adminPassword(known.state), 'admin'),
     down: async ({ forget = false } = {}) => {
@@ -215,6 +221,23 @@ async function makeProject(
       );
       return { id: made.application_credential.id, secret: made.application_credential.secret };
     },
+    async limitImages(limits) {
+      const serviceId = await admin.ensure('service', 'glance');
+      await admin.call('POST', '/limits', {
+        limits: Object.entries(limits).map(([name, limit]) => ({
+          service_id: serviceId,
+          project_id: projectId,
+          region_id: REGION,
+          resource_name: name,
+          resource_limit: limit,
+        })),
+      });
+    },
+    async limitObjects(quotaBytes) {
+      const headers = { 'x-account-meta-quota-bytes': `${quotaBytes}` };
+      const { status } = await admin.request('POST', cloud.objectStoreUrl + account, { headers });
+      if (status >= 300) throw new Error(`cannot set the quota: ${status}`);
+    },
     async ec2() {
       const made = await (await login()).call<{ credential: { access: string; secret: string } }>(
         'POST',
@@ -226,9 +249,8 @@ async function makeProject(
     async cleanup() {
       // A role that a test left out must not leave its data behind.
       await admin.grant(projectId, userId, await admin.ensure('role', 'member'));
-      const { token } = await login();
-      await emptyAccount(cloud.objectStoreUrl + account, token);
-      await removeImages(cloud.imageUrl, projectId, (await cloud.admin()).token);
+      await emptyAccount(cloud.objectStoreUrl + account, await login());
+      await removeImages(cloud.imageUrl, projectId, admin);
       await admin.call('DELETE', `/users/${userId}`);
       await admin.call('DELETE', `/projects/${projectId}`);
       rmSync(dir, { recursive: true, force: true });
@@ -237,10 +259,9 @@ async function makeProject(
 }
 
 /** Removes every object and container: they are held in memory. */
-async function emptyAccount(accountUrl: string, token: string): Promise<void> {
-  const headers = { 'x-auth-token': token };
+async function emptyAccount(accountUrl: string, user: Identity): Promise<void> {
   const names = async (url: string): Promise<string[]> => {
-    const answer = await ask('GET', `${url}?format=json`, { headers });
+    const answer = await user.request('GET', `${url}?format=json`);
     if (answer.status >= 300) return [];
     return (JSON.parse(answer.text) as { name?: string }[]).flatMap(({ name }) => name ?? []);
   };
@@ -248,29 +269,28 @@ async function emptyAccount(accountUrl: string, token: string): Promise<void> {
   for (const container of await names(accountUrl)) {
     for (let left = await names(at(container)); left.length > 0; left = await names(at(container)))
       for (const name of left) {
-        const { status } = await ask('DELETE', at(container, name), { headers });
+        const { status } = await user.request('DELETE', at(container, name));
         if (status >= 300 && status !== 404) throw new Error(`cannot delete ${container}/${name}: ${status}`);
       }
-    await ask('DELETE', at(container), { headers });
+    await user.request('DELETE', at(container));
   }
 }
 
 /** Removes the project's images, hidden and protected ones too. */
-async function removeImages(imageUrl: string, projectId: string, token: string): Promise<void> {
-  const headers = { 'x-auth-token': token };
+async function removeImages(imageUrl: string, projectId: string, admin: Identity): Promise<void> {
   for (const hidden of ['false', 'true']) {
     const list = `${imageUrl}/v2/images?owner=${projectId}&os_hidden=${hidden}&limit=1000`;
-    const { images } = JSON.parse((await ask('GET', list, { headers })).text) as {
+    const { images } = JSON.parse((await admin.request('GET', list)).text) as {
       images: { id: string; protected: boolean }[];
     };
     for (const image of images) {
       const url = `${imageUrl}/v2/images/${image.id}`;
       if (image.protected)
-        await ask('PATCH', url, {
-          headers: { ...headers, 'content-type': 'application/openstack-images-v2.1-json-patch' },
+        await admin.request('PATCH', url, {
+          headers: { 'content-type': 'application/openstack-images-v2.1-json-patch' },
           body: [{ op: 'replace', path: '/protected', value: false }],
         });
-      await ask('DELETE', url, { headers });
+      await admin.request('DELETE', url);
     }
   }
 }
