@@ -4,6 +4,8 @@ import type { DataSetSummary } from '../../core/data-set.ts';
 import { formatBytes } from '../../core/sizes.ts';
 import { printable } from '../../core/text.ts';
 import type { Artifact } from '../../core/types.ts';
+import type { GlanceResult } from '../../drivers/openstack/upload/index.ts';
+import type { Provisioning } from './provision.ts';
 
 /** What the text is made of. */
 export interface HandOver {
@@ -14,6 +16,8 @@ export interface HandOver {
   dataSets: readonly Pick<DataSetSummary, 'id' | 'path' | 'bytes' | 'mode'>[];
   minDiskGib: number;
   hasNetworkData: boolean;
+  provisioning?: Provisioning;
+  glance?: GlanceResult | undefined;
 }
 
 /** A word for a POSIX shell. */
@@ -45,8 +49,25 @@ export function handOver(input: HandOver): string {
   return `${lines.join('\n').trimEnd()}\n`;
 }
 
-function dataSection({ dataSets, store }: HandOver): string[] {
+/** The command that starts an instance of an uploaded image. One line, so that it can be copied. */
+export function serverCreate(name: string, glance: GlanceResult, hasData: boolean): string {
+  const userData = hasData ? ' --user-data user-data.yaml' : '';
+  return `openstack --os-cloud ${shellWord(glance.cloud)} server create --image ${glance.imageId} --flavor FLAVOR --network NETWORK --config-drive True${userData} ${shellWord(name)}`;
+}
+
+function dataSection({ dataSets, store, provisioning }: HandOver): string[] {
   const sets = dataSets.map((d) => `  ${d.id}  ${formatBytes(d.bytes)}  ${printable(d.path)}  (${d.mode})`);
+  if (provisioning?.signed === true) {
+    return [
+      'Data that is not in the image:',
+      ...sets,
+      `It lies in ${printable(store)}. provision.json, vendor-data.json and user-data.yaml hold signed URLs that open it`,
+      `to whoever has them${provisioning.expires === undefined ? '' : ` until ${provisioning.expires}`}: keep them secret. Later:`,
+      '  port-image data mint   makes new ones',
+      '  port-image data revoke makes all of them worthless',
+      '',
+    ];
+  }
   return [
     'Data that is not in the image:',
     ...sets,
@@ -56,7 +77,27 @@ function dataSection({ dataSets, store }: HandOver): string[] {
   ];
 }
 
-function openstackSection({ name, firmware, minDiskGib }: HandOver, artifact: Artifact): string[] {
+function glanceSection(input: HandOver, glance: GlanceResult): string[] {
+  const { verified, proof, minDisk, minRam } = glance;
+  return [
+    `OpenStack: the image is in Glance of ${printable(glance.cloud)}`,
+    `  id ${glance.imageId}, ${glance.visibility}, ${verified === 'ok' ? `verified (${proof})` : `NOT verified: ${proof}`}`,
+    `  ${serverCreate(input.name, glance, input.dataSets.length > 0)}`,
+    `  The flavor needs a disk of ${minDisk} GiB and ${minRam} MiB of memory. The properties of the image:`,
+    ...Object.entries(glance.properties).map(([key, value]) => `    ${key}=${printable(value)}`),
+    ...(input.dataSets.length > 0
+      ? [
+          '  The provision document travels as user data (user-data.yaml), or as port_image in vendor_data2.json where the',
+          '  cloud has dynamic vendor data. Merge write_files into user data of your own.',
+        ]
+      : []),
+    '',
+  ];
+}
+
+function openstackSection(input: HandOver, artifact: Artifact): string[] {
+  const { name, firmware, minDiskGib, glance } = input;
+  if (glance !== undefined) return glanceSection(input, glance);
   const uefi = firmware === 'uefi' ? ' --property hw_firmware_type=uefi --property hw_machine_type=q35' : '';
   return [
     'OpenStack:',

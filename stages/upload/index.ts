@@ -1,57 +1,71 @@
-/** upload: hands the results over. The only destination so far is `file`: the job's `out/` folder, made complete. */
+/** upload: hands the results over: the job's `out/` folder, made complete, and where asked for the image in Glance. */
 import * as fs from 'node:fs/promises';
 import * as path from 'node:path';
 import * as z from 'zod';
-import type { Provision } from '../../core/contract.ts';
 import type { DataSetSummary } from '../../core/data-set.ts';
-import { exists, sha256File, writeFileAtomic, writeJson } from '../../core/files.ts';
+import { exists, sha256File, writeFileAtomic } from '../../core/files.ts';
 import { Request } from '../../core/request.ts';
 import { GIB } from '../../core/sizes.ts';
 import type { Stage, StageContext } from '../../core/stage.ts';
 import type { Artifact } from '../../core/types.ts';
-import { handOver } from './hand-over.ts';
+import type { GlanceResult } from '../../drivers/openstack/upload/index.ts';
+import type { GlancePlan } from '../../drivers/openstack/upload/plan.ts';
+import { glanceRequest, planGlance, uploadToGlance } from './glance.ts';
+import { handOver, serverCreate } from './hand-over.ts';
+import { writeProvision } from './provision.ts';
 
-const Options = z.object({ name: Request.shape.name });
+export { provisionTemplate } from './provision.ts';
 
-/** Files the folder will hold, by name. */
+const Options = z.object({
+  name: Request.shape.name,
+  glance: Request.shape.glance,
+  urlHours: Request.shape.urlHours,
+});
+
+/** Files the folder will hold, by name, and the upload. */
 export interface UploadPlan {
   files: string[];
+  glance?: GlancePlan;
 }
 
-/** What was handed over. */
-export interface UploadResult {
-  destination: 'file';
+/** Files of the folder. */
+export interface HandedOver {
   /** Absolute path of the folder. */
   dir: string;
   files: { name: string; bytes: number; sha256: string }[];
+  /** True when provision.json holds URLs that work as they are. */
+  provisionSigned: boolean;
+  /** When they end, ISO 8601. */
+  provisionExpires?: string;
 }
 
+/** What was handed over; no URL and no secret is in it. */
+export type UploadResult =
+  | ({ destination: 'file' } & HandedOver)
+  | ({ destination: 'glance'; serverCreate: string } & HandedOver & GlanceResult);
+
 async function plan(ctx: StageContext): Promise<UploadPlan> {
-  const files = ['provision.json', 'vendor-data.json', 'HANDOVER.txt', 'SHA256SUMS'];
+  const files = ['provision.json', 'vendor-data.json', 'user-data.yaml', 'HANDOVER.txt', 'SHA256SUMS'];
+  const request = glanceRequest(ctx);
+  // Before the folder: what the cloud refuses is to be heard first.
+  const glance = request === undefined ? undefined : await planGlance(ctx, request);
   for (const name of files) {
     ctx.change({ path: `out/${name}`, action: 'create', why: 'what an operator needs beside the image' });
   }
-  return { files };
-}
-
-/** The provision document with a placeholder where the operator's store is named. */
-export function provisionTemplate(dataSets: readonly { id: string }[]): Provision {
-  const data: Provision['data'] = {};
-  for (const set of dataSets) data[set.id] = { url: `https://STORE.EXAMPLE/CONTAINER/${set.id}/` };
-  return { version: 1, data };
+  return { files, ...(glance === undefined ? {} : { glance }) };
 }
 
 async function run(ctx: StageContext): Promise<UploadResult> {
   const { out } = ctx.paths;
+  const request = glanceRequest(ctx);
+  const glance = request === undefined ? undefined : await uploadToGlance(ctx, request);
   const dataSets = ctx.result<DataSetSummary[]>('strip') ?? [];
   // The final contract, where a guest stage left a copy; network_data.json is in `out` already.
   const contract = path.join(ctx.paths.data, 'contract.json');
   if (await exists(contract))
     await writeFileAtomic(path.join(out, 'contract.json'), await fs.readFile(contract));
-  const provision = provisionTemplate(dataSets);
-  await writeJson(path.join(out, 'provision.json'), provision);
-  // The form Nova's dynamic vendor data has in vendor_data2.json.
-  await writeJson(path.join(out, 'vendor-data.json'), { port_image: provision });
+  // After the upload: the life of the URLs begins now.
+  const provisioning = await writeProvision(ctx, dataSets);
   const artifacts = ctx.result<Artifact[]>('encode') ?? [];
   const virtualBytes = Math.max(0, ...artifacts.map((a) => a.virtualBytes));
   await writeFileAtomic(
@@ -64,16 +78,25 @@ async function run(ctx: StageContext): Promise<UploadResult> {
       dataSets,
       minDiskGib: Math.ceil(virtualBytes / GIB),
       hasNetworkData: await exists(path.join(out, 'network_data.json')),
+      provisioning,
+      glance,
     }),
   );
-  const files = await checksums(ctx, artifacts);
-  return { destination: 'file', dir: out, files };
+  const handed: HandedOver = {
+    dir: out,
+    files: await checksums(ctx, artifacts),
+    provisionSigned: provisioning.signed,
+    ...(provisioning.expires === undefined ? {} : { provisionExpires: provisioning.expires }),
+  };
+  if (glance === undefined) return { destination: 'file', ...handed };
+  const command = serverCreate(ctx.request.name, glance, dataSets.length > 0);
+  return { destination: 'glance', ...glance, ...handed, serverCreate: command };
 }
 
 /** Digests of everything in the folder; an image's own digest is known since it was encoded. */
-async function checksums(ctx: StageContext, artifacts: readonly Artifact[]): Promise<UploadResult['files']> {
+async function checksums(ctx: StageContext, artifacts: readonly Artifact[]): Promise<HandedOver['files']> {
   const { out } = ctx.paths;
-  const files: UploadResult['files'] = [];
+  const files: HandedOver['files'] = [];
   for (const name of (await fs.readdir(out)).sort()) {
     const file = path.join(out, name);
     const stat = await fs.lstat(file);
@@ -89,10 +112,11 @@ async function checksums(ctx: StageContext, artifacts: readonly Artifact[]): Pro
   return files;
 }
 
-/** Completes the `out/` folder for the person or program that takes the image on. */
+/** Completes the `out/` folder for the person or program that takes the image on, after the upload if there is one. */
 export const stage: Stage<UploadPlan, UploadResult> = {
   name: 'upload',
-  summary: 'hand the image over: contract, checksums and provisioning templates beside it',
+  summary:
+    'hand the image over: into Glance where asked, with contract, checksums and provisioning beside it',
   needs: ['inspect', 'encode'],
   inGuest: false,
   Options,

@@ -1,0 +1,123 @@
+/** The way into a cloud: plan and upload of the openstack image. */
+import { readFile } from 'node:fs/promises';
+import * as os from 'node:os';
+import * as path from 'node:path';
+import { Contract } from '../../core/contract.ts';
+import { PortError } from '../../core/errors.ts';
+import { sha256File } from '../../core/files.ts';
+import type { GlanceRequest } from '../../core/request.ts';
+import type { StageContext } from '../../core/stage.ts';
+import type { Artifact, Verification } from '../../core/types.ts';
+import { loadCloud } from '../../drivers/openstack/api/config.ts';
+import { CloudSession } from '../../drivers/openstack/api/session.ts';
+import { openstack } from '../../drivers/openstack/index.ts';
+import { imageProperties } from '../../drivers/openstack/properties.ts';
+import { readSigningKey, signFile } from '../../drivers/openstack/signature.ts';
+import { type GlanceResult, uploadImage } from '../../drivers/openstack/upload/index.ts';
+import { jobMark } from '../../drivers/openstack/upload/own-images.ts';
+import { type GlancePlan, planUpload } from '../../drivers/openstack/upload/plan.ts';
+import { rawDigest } from './raw-digest.ts';
+
+/** The request's part for Glance, where the openstack platform is among the wanted ones. */
+export function glanceRequest(ctx: StageContext): GlanceRequest | undefined {
+  return ctx.platforms?.some((p) => p.name === openstack.name) ? ctx.request.glance : undefined;
+}
+
+const mark = (ctx: StageContext) => jobMark(os.hostname(), ctx.paths.dir);
+
+function artifactOf(ctx: StageContext): Artifact | undefined {
+  return ctx.result<Artifact[]>('encode')?.find((a) => a.platform === openstack.name);
+}
+
+async function withSession<T>(
+  ctx: StageContext,
+  cloud: string,
+  use: (session: CloudSession) => Promise<T>,
+): Promise<T> {
+  const session = await CloudSession.open(await loadCloud(cloud), { signal: ctx.signal });
+  try {
+    return await use(session);
+  } finally {
+    await session.close();
+  }
+}
+
+/** Proves that the upload can work and records what it will do. Throws as planUpload. */
+export async function planGlance(ctx: StageContext, request: GlanceRequest): Promise<GlancePlan> {
+  const plan = await withSession(ctx, request.cloud, (session) =>
+    planUpload(session, {
+      name: ctx.request.name,
+      request,
+      jobId: mark(ctx),
+      bytes: artifactOf(ctx)?.bytes ?? 0,
+      signal: ctx.signal,
+      warn: ctx.warn,
+    }),
+  );
+  ctx.change({
+    path: `glance:${plan.cloud}/${ctx.request.name}`,
+    action: 'create',
+    why: `upload of the image (${plan.method}: ${plan.why}), visibility ${request.visibility}`,
+  });
+  for (const id of plan.replaces) {
+    ctx.change(
+      request.onExists === 'replace'
+        ? { path: `glance:${plan.cloud}/${id}`, action: 'remove', why: 'replaced by the new image' }
+        : { path: `glance:${plan.cloud}/${id}`, action: 'edit', why: 'hidden: an older version' },
+    );
+  }
+  for (const id of plan.leftovers) {
+    ctx.change({ path: `glance:${plan.cloud}/${id}`, action: 'remove', why: 'left by a run of this job' });
+  }
+  return plan;
+}
+
+/** Uploads the image. Throws as uploadImage. */
+export async function uploadToGlance(ctx: StageContext, request: GlanceRequest): Promise<GlanceResult> {
+  const artifact = artifactOf(ctx);
+  if (artifact === undefined) throw new PortError('BUG', 'upload without an image for OpenStack');
+  const contractFile = path.join(ctx.paths.data, 'contract.json');
+  const contract = Contract.parse(JSON.parse(await readFile(contractFile, 'utf8')));
+  const packages = ctx.result<{ packages: { name: string }[] }>('cloud-init')?.packages ?? [];
+  const verification = ctx.result<Verification[]>('verify')?.find((v) => v.platform === openstack.name);
+  const jobId = mark(ctx);
+  const properties = imageProperties({
+    facts: ctx.facts,
+    contract,
+    boot: openstack.boot,
+    agentAdded: packages.some((p) => p.name === 'qemu-guest-agent'),
+    contractSha256: await sha256File(contractFile),
+    virtualBytes: artifact.virtualBytes,
+    verified: verification?.verified,
+    jobId,
+  });
+  const signature = await sign(ctx, request, artifact);
+  return withSession(ctx, request.cloud, (session) =>
+    uploadImage(session, {
+      file: artifact.path,
+      bytes: artifact.bytes,
+      sha256: artifact.sha256,
+      format: artifact.format,
+      name: ctx.request.name,
+      properties,
+      request,
+      jobId,
+      rawSha256: () => rawDigest(ctx, artifact),
+      signature,
+      signal: ctx.signal,
+      onProgress: (event) => ctx.progress(event),
+      warn: (text) => ctx.warn(text),
+      log: ctx.log,
+    }),
+  );
+}
+
+async function sign(ctx: StageContext, request: GlanceRequest, artifact: Artifact) {
+  if (request.signKey === undefined) return undefined;
+  const key = await readSigningKey(request.signKey, request.signCertificate);
+  return signFile(artifact.path, key, {
+    signal: ctx.signal,
+    onBytes: (doneBytes) =>
+      ctx.progress({ text: 'signing the image', doneBytes, totalBytes: artifact.bytes }),
+  });
+}
