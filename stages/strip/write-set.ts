@@ -140,6 +140,7 @@ async function putCompressed<T>(
       attempt.produced = await done;
     } catch (error) {
       zstd.destroy();
+      signal.throwIfAborted();
       const errors = (await ended).flatMap((r) => (r.status === 'rejected' ? [r.reason as unknown] : []));
       // One cause stops all of them; the others only report a closed stream.
       throw errors.find((e) => e instanceof PortError && e.code !== 'BUG') ?? errors[0] ?? error;
