@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { asPortError, PortError } from '../../../core/errors.ts';
 import { printable } from '../../../core/text.ts';
 import { HttpError, type HttpResponse } from './http.ts';
+import { giveUp } from './swift-object.ts';
 
 /** Attempts without a single new byte after which it is given up. */
 const FRUITLESS_ATTEMPTS = 5;
@@ -67,7 +68,7 @@ export async function readResuming(
           if (error instanceof PortError && !error.temporary) throw error;
           cause = error;
         }
-        answer?.body.destroy();
+        giveUp(answer);
         answer = undefined;
         if (signal?.aborted) throw new PortError('INTERRUPTED', 'interrupted', { cause });
         fruitless = got > before ? 0 : fruitless + 1;
@@ -87,7 +88,7 @@ export async function readResuming(
         });
       }
     } finally {
-      answer?.body.destroy();
+      giveUp(answer);
     }
   }
 
@@ -111,6 +112,6 @@ function checkRange(answer: HttpResponse, start: number): void {
   if (start === 0 && answer.status === 200) return;
   const from = /^bytes (\d+)-/.exec(answer.headers['content-range'] ?? '')?.[1];
   if (answer.status === 206 && Number(from) === start) return;
-  answer.body.destroy();
+  giveUp(answer);
   throw new PortError('STORE', 'the store does not give parts of an object');
 }

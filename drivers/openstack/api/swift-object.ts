@@ -1,5 +1,5 @@
 /** What Swift's objects and answers look like. */
-import { HttpError } from './http.ts';
+import { HttpError, type HttpResponse } from './http.ts';
 
 /** Header that tells whose container it is. */
 export const MARK_HEADER = 'x-container-meta-port-image';
@@ -32,4 +32,9 @@ export function asTemporary(error: HttpError): HttpError {
 /** Conditions that pass by themselves on Swift: clocks of two proxies (409), a container not everywhere yet (404). */
 export function healing(error: unknown, statuses: readonly number[]): unknown {
   return error instanceof HttpError && statuses.includes(error.status) ? asTemporary(error) : error;
+}
+
+/** Gives an answer up with its connection, for one that may be too long to read away. */
+export function giveUp(answer: HttpResponse | undefined): void {
+  answer?.body.on('error', () => {}).destroy();
 }

@@ -5,7 +5,7 @@ import { PortError } from '../../../core/errors.ts';
 import { printable } from '../../../core/text.ts';
 import { withRetries } from './retry.ts';
 import type { SwiftApi } from './swift.ts';
-import { healing, plainEtag } from './swift-object.ts';
+import { giveUp, healing, plainEtag } from './swift-object.ts';
 
 /** A part of a large object. */
 export interface Part {
@@ -151,7 +151,7 @@ export async function namesOf(
       signal,
     });
     if (answer.status === 404 || answer.headers['x-static-large-object']?.toLowerCase() !== 'true') {
-      answer.body.destroy();
+      giveUp(answer);
       continue;
     }
     for (const part of (await answer.json()) as { name?: string; sub_slo?: boolean }[]) {

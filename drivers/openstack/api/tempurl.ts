@@ -137,7 +137,7 @@ export async function isHonoured(api: SwiftApi, url: string, signal?: AbortSigna
     what: 'test of a signed URL',
     signal,
   });
-  answer.body.destroy();
+  await answer.drain();
   return answer.status !== 401 && answer.status !== 403;
 }
 
