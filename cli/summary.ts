@@ -28,6 +28,18 @@ export function printSummary(summary: Summary): void {
     else if (output.verified) row('verified', `yes: booted, ${output.verification.length} checks passed`);
     else row('verified', `NO: ${failed.map((c) => printable(c.name)).join(', ')}`);
   }
+  const { cloudImage } = summary;
+  if (cloudImage !== null) {
+    const { id, cloud, method, bytes, content, proof } = cloudImage;
+    row('uploaded', `${id} in ${printable(cloud)}  ${formatBytes(bytes)} by ${method}`);
+    row(
+      '',
+      content === 'ok'
+        ? `content verified: ${printable(proof)}`
+        : `content UNVERIFIABLE: ${printable(proof)}`,
+    );
+    for (const old of cloudImage.replaced) row('', `older image ${printable(old.id)} ${old.action}`);
+  }
   row('stages', summary.stages.map((s) => `${s.name} ${formatSeconds(s.seconds)}`).join(', '));
   row(
     'cost',
@@ -36,6 +48,11 @@ export function printSummary(summary: Summary): void {
   for (const text of summary.warnings) row('warning', printable(text));
   row('job', summary.job);
   if (summary.report !== null) row('report', summary.report);
+  if (cloudImage !== null) {
+    out('');
+    out('Start an instance:');
+    out(`  ${cloudImage.serverCreate}`);
+  }
 }
 
 function unchanged(value: boolean | null): string {

@@ -14,6 +14,7 @@ import type {
   TimeToService,
   Verification,
 } from '../core/types.ts';
+import type { UploadResult } from '../stages/upload/index.ts';
 import { type JournalEntry, replay } from './journal.ts';
 
 /** What `convert --json` ends stdout with. Sizes in bytes, times in seconds. */
@@ -45,6 +46,21 @@ export interface Summary {
     manifest: string;
     store: string;
   }[];
+  /** Where the image was registered; null when it only lies in the folder. */
+  cloudImage: {
+    cloud: string;
+    id: string;
+    name: string;
+    method: string;
+    bytes: number;
+    /** `ok`, or `unverifiable` when the cloud rewrote the image. */
+    content: string;
+    proof: string;
+    visibility: string;
+    replaced: { id: string; action: string }[];
+    /** The command that starts an instance. */
+    serverCreate: string;
+  } | null;
   /** How many changes were made inside the guest. */
   changes: number;
   stages: { name: string; seconds: number }[];
@@ -59,6 +75,23 @@ export interface Summary {
 export function changesOf(entries: readonly JournalEntry[]): Change[] {
   const { done } = replay(entries);
   return STAGE_NAMES.flatMap((name) => done.get(name)?.changes ?? []);
+}
+
+function cloudImageOf(upload: UploadResult | undefined): Summary['cloudImage'] {
+  if (upload?.destination !== 'glance') return null;
+  const { cloud, imageId: id, name, method, bytes, verified: content, proof, visibility, replaced } = upload;
+  return {
+    cloud,
+    id,
+    name,
+    method,
+    bytes,
+    content,
+    proof,
+    visibility,
+    replaced,
+    serverCreate: upload.serverCreate,
+  };
 }
 
 /** Builds the summary from the journal and `facts.json`. */
@@ -114,6 +147,7 @@ export async function summarize(
       manifest: `${request.store}/${set.manifest.key}`,
       store: request.store,
     })),
+    cloudImage: cloudImageOf(result<UploadResult>('upload')),
     changes: changesOf(entries).length,
     stages: STAGE_NAMES.flatMap((name) => {
       const done = state.done.get(name);

@@ -27,7 +27,7 @@ export function renderReport(input: ReportInput): string {
 <title>${title}</title><style>${{ html: STYLE }}</style></head><body>
 <header><h1>${summary.guest?.hostname ?? 'Conversion'}</h1>
 <p class="lead">${lead(summary)}</p>${verdict(summary)}</header>
-${sizes(input)}${stageTimes(summary)}${outputs(input)}${dataSets(summary)}${warnings(summary)}${found(input.facts)}${changes(input.changes)}
+${sizes(input)}${stageTimes(summary)}${outputs(input)}${cloudImage(summary)}${dataSets(summary)}${warnings(summary)}${found(input.facts)}${changes(input.changes)}
 <footer>port-image ${PROGRAM_VERSION} · job ${summary.job}</footer></body></html>
 `;
   return page.html;
@@ -149,6 +149,19 @@ function timeToService({ timeToService: units, lazyAccess }: Summary['outputs'][
     })),
   ];
   return html`<h4>Time to service, from the start of the kernel</h4>${bars(rows)}`;
+}
+
+function cloudImage({ cloudImage: image }: Summary): Html {
+  if (image === null) return html``;
+  const verified =
+    image.content === 'ok'
+      ? html`<b class="good">content verified</b>`
+      : html`<b class="unknown">content ${image.content}</b>`;
+  return html`<section><h2>In the cloud ${verified}</h2>
+<table><tr><th>cloud</th><td>${image.cloud}</td></tr><tr><th>image</th><td><code>${image.id}</code> ${image.name}, ${image.visibility}</td></tr>
+<tr><th>sent</th><td>${formatBytes(image.bytes)} by ${image.method}</td></tr><tr><th>proof</th><td>${image.proof}</td></tr>
+${image.replaced.map((old) => html`<tr><th>older image</th><td><code>${old.id}</code> ${old.action}</td></tr>`)}</table>
+<p>Start an instance:</p><pre>${image.serverCreate}</pre></section>`;
 }
 
 function dataSets(summary: Summary): Html {

@@ -26,6 +26,18 @@ const summary: Summary = {
     },
   ],
   dataSets: [{ id: 'x', path: EVIL, bytes: 3, storedBytes: 2, files: 1, manifest: EVIL, store: 'file:/s' }],
+  cloudImage: {
+    cloud: EVIL,
+    id: EVIL,
+    name: EVIL,
+    method: 'put',
+    bytes: 5,
+    content: 'unverifiable',
+    proof: EVIL,
+    visibility: 'private',
+    replaced: [{ id: EVIL, action: 'hidden' }],
+    serverCreate: EVIL,
+  },
   changes: 1,
   stages: [{ name: 'strip', seconds: 2 }],
   applianceLaunches: 1,
@@ -49,6 +61,7 @@ test('hostile strings never become markup, nor reach the terminal of who cats th
   expect(page).toContain('verified: 1 checks passed');
   expect(page).toContain('Time to service');
   expect(page).toContain('lazy data');
+  expect(page).toContain('content unverifiable');
 });
 
 test('escaping leaves no markup characters', () => {
