@@ -27,7 +27,7 @@ function bash(rows: readonly Words[]): string {
 _port_image() {
   local current=\${COMP_WORDS[COMP_CWORD]} previous=\${COMP_WORDS[COMP_CWORD-1]} words
   case $previous in
-    --to|--platform) mapfile -t COMPREPLY < <(compgen -W '${platforms.map((p) => p.name).join(' ')} all' -- "$current"); return ;;
+    --to|--platform|--target) mapfile -t COMPREPLY < <(compgen -W '${platforms.map((p) => p.name).join(' ')} all' -- "$current"); return ;;
     --network) mapfile -t COMPREPLY < <(compgen -W 'dhcp keep' -- "$current"); return ;;
     --strip) mapfile -t COMPREPLY < <(compgen -W 'auto' -- "$current"); return ;;
   esac
