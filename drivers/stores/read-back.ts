@@ -1,6 +1,5 @@
 /** Reading a data set back out of a store and proving that it is what was written. */
 import { createHash } from 'node:crypto';
-import { once } from 'node:events';
 import { createInterface } from 'node:readline';
 import { PassThrough, type Readable, type Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
@@ -259,9 +258,21 @@ export async function verifyObject(
   if (sha256 === undefined) {
     const hash = createHash('sha256');
     const input: Readable = await store.get(key, { signal });
-    input.on('data', (chunk: Buffer) => hash.update(chunk));
-    await once(input, 'end', signal === undefined ? {} : { signal });
+    for await (const chunk of input) hash.update(chunk as Buffer);
     sha256 = hash.digest('hex');
   }
   if (sha256 !== want.sha256) throw mismatch(key, `has sha256 ${sha256}, not ${want.sha256}`);
+}
+
+/** Asks for size and tag of a stored object only. Throws STORE_MISMATCH when they are not those of `put`. */
+export async function verifyPresence(
+  store: Store,
+  key: string,
+  want: { bytes: number; etag?: string | undefined },
+): Promise<void> {
+  const head = await store.head(key);
+  if (head === undefined) throw mismatch(key, 'is missing');
+  if (head.bytes !== want.bytes) throw mismatch(key, `has ${head.bytes} bytes, not ${want.bytes}`);
+  if (want.etag !== undefined && head.etag !== want.etag)
+    throw mismatch(key, 'has another tag than was given for it');
 }

@@ -60,11 +60,13 @@ export interface Provisioned {
  * A flat space of keys. Keys are relative paths of clean parts (see `checkKey`); a prefix is no folder and needs no
  * creation. An object appears whole or not at all and replaces an older one of the same key. The first part of a key is the id of
  * a data set. Failures are PortErrors
- * with STORE (temporary when trying again may heal it), DISK_SPACE or HOST_IO.
+ * with STORE (temporary when trying again may heal it), DISK_SPACE, HOST_IO, or CLOUD_* where the store is a cloud's.
  */
 export interface Store {
   /** How the user named it, without secrets. */
   readonly url: string;
+  /** How many objects are best sent at a time; the caller decides when absent. */
+  readonly lanes?: number;
   /** Proves that it can be written to, by a harmless call; `neededBytes` is compared with free space where known. */
   check(neededBytes: number): Promise<void>;
   /** The result always has the sha256 of the bytes that were handed over, whatever the store keeps. */
@@ -77,8 +79,11 @@ export interface Store {
   list(prefix: string): AsyncIterable<StoredObject>;
   /** No error when there is no such object. */
   remove(key: string): Promise<void>;
-  /** Removes what killed puts left below a prefix. Only call it for a prefix nobody else writes to. */
-  sweep?(prefix: string): Promise<number>;
+  /**
+   * Removes what killed puts left below a prefix. Only call it for a prefix nobody else writes to. `keepResumable` spares what
+   * a new put of the same key can go on with.
+   */
+  sweep?(prefix: string, options?: { keepResumable?: boolean }): Promise<number>;
   /** Ids of the data sets it holds, complete or not, in order. */
   ids(): AsyncIterable<string>;
   /** URLs with which an instance reads these data sets and nothing else. Absent where a store cannot sign any. */

@@ -48,6 +48,7 @@ export interface SwiftStoreOptions {
 export class SwiftStore implements Store {
   readonly url: string;
   readonly prefix: string;
+  readonly lanes = 4;
   readonly #options: SwiftStoreOptions;
   #api: Promise<SwiftApi> | undefined;
   /** Containers seen to be ours. */
@@ -216,7 +217,8 @@ export class SwiftStore implements Store {
     yield* flush(waiting);
   }
 
-  async sweep(prefix: string): Promise<number> {
+  async sweep(prefix: string, options: { keepResumable?: boolean } = {}): Promise<number> {
+    if (options.keepResumable === true) return 0;
     const [id = '', ...rest] = checkKey(prefix);
     const api = await this.api();
     if (!DATA_SET_ID.test(id) || !(await this.#isOurs(api, id))) return 0;

@@ -89,7 +89,7 @@ async function storeTree(
     });
   }
   if (tree.sockets.length > 0) ctx.warn(`${label}: ${tree.sockets.length} sockets were left out`);
-  const found = await reusableSet(target, set.id, set.path, tree.entries, signal);
+  const found = await reusableSet(target, set.id, set.path, tree.entries, signal, ctx.request.verifyData);
   if (found !== undefined) return { written: found, reused: true };
 
   const { filesystem } = filesystemOf(set.path, facts);
@@ -120,6 +120,7 @@ async function storeTree(
     entries: tree.entries,
     openContent: content,
     signal,
+    verify: ctx.request.verifyData,
     onBytes: (more) => {
       done += more;
       ctx.progress({ text: `storing ${label}`, doneBytes: Math.min(done / 2, bytes), totalBytes: bytes });

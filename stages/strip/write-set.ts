@@ -12,6 +12,7 @@ import {
   readManifest,
   readObject,
   verifyObject,
+  verifyPresence,
   verifySegment,
 } from '../../drivers/stores/read-back.ts';
 import type { Store } from '../../drivers/stores/store.ts';
@@ -22,6 +23,10 @@ import type { TreeEntry } from '../../tools/tree-walk.ts';
 /** Uncompressed bytes after which a segment is closed. A file is never split, so a segment may be larger. */
 const SEGMENT_BYTES = 128 * MIB;
 const LANES = 2;
+/** Out of so many segments one is read back whole where a sample is enough; the first and the last always are. */
+const SAMPLE_ONE_IN = 10;
+/** Compressed bytes of long runs of zeros are sent on after so many plain ones: a store ends connections that are silent. */
+const FLUSH_BYTES = 256 * MIB;
 /** Allowance for pax headers (long names, xattrs, maps of holes): per member, and per archive with its end. */
 const MEMBER_HEADERS_BYTES = 4096;
 const ARCHIVE_HEADERS_BYTES = 128 * 1024;
@@ -49,6 +54,8 @@ export interface WriteOptions {
   openContent: () => Promise<TreeContent>;
   signal: AbortSignal;
   segmentBytes?: number;
+  /** Reads every segment back, or the size and tag of each and a sample of them. Default `full`. */
+  verify?: 'full' | 'sampled';
   /** Called with bytes of content done (written, then verified: each byte counts twice). */
   onBytes?: (bytes: number) => void;
 }
@@ -105,6 +112,7 @@ interface Produced<T> {
 interface StoredBytes<T> {
   bytes: number;
   sha256: string;
+  etag: string | undefined;
   plainBytes: number;
   produced: T;
 }
@@ -125,7 +133,10 @@ async function putCompressed<T>(
     const zstd = createZstdCompress(ZSTD);
     const feeding = pipeline(
       counted(source, (chunk) => {
+        const before = attempt.plainBytes;
         attempt.plainBytes += chunk.byteLength;
+        // By position, not by time, so that the same tree gives the same bytes.
+        if (Math.floor(before / FLUSH_BYTES) !== Math.floor(attempt.plainBytes / FLUSH_BYTES)) zstd.flush();
       }),
       zstd,
       { signal },
@@ -157,7 +168,13 @@ async function putCompressed<T>(
     throw new PortError('STORE_MISMATCH', `${key}: the store did not take all ${last?.bytes ?? 0} bytes`);
   }
   // The digest is of what was handed to the store, made while it was sent; reading back proves the rest.
-  return { bytes: put.bytes, sha256: put.sha256, plainBytes: last.plainBytes, produced: last.produced as T };
+  return {
+    bytes: put.bytes,
+    sha256: put.sha256,
+    etag: put.etag,
+    plainBytes: last.plainBytes,
+    produced: last.produced as T,
+  };
 }
 
 /** Largest result of compressing so many bytes (ZSTD_COMPRESSBOUND of zstd.h, and the frame's checksum). */
@@ -203,13 +220,13 @@ export async function writeDataSet(options: WriteOptions): Promise<WrittenSet> {
   const { store, id, entries } = options;
   const abort = new AbortController();
   const signal = AbortSignal.any([options.signal, abort.signal]);
-  await store.sweep?.(id);
+  await store.sweep?.(id, { keepResumable: true });
   const members = planSegments(entries, { ranges: rangesOf }, options.segmentBytes);
   const segments: Segment[] = [];
   const digests = new Map<string, string>();
   const segmentOf = new Map<string, number>();
   const idle: TreeContent[] = [];
-  const queue = new PQueue({ concurrency: LANES });
+  const queue = new PQueue({ concurrency: store.lanes ?? LANES });
 
   const one = async (list: Member[], index: number) => {
     const content = idle.pop() ?? (await options.openContent());
@@ -233,7 +250,12 @@ export async function writeDataSet(options: WriteOptions): Promise<WrittenSet> {
         sha256: stored.sha256,
         entries: list.length,
       };
-      await verifySegment(store, id, segment, expected(list, stored.produced.digests), signal);
+      const isSample = index === 0 || index === members.length - 1 || index % SAMPLE_ONE_IN === 0;
+      if (options.verify !== 'sampled' || isSample) {
+        await verifySegment(store, id, segment, expected(list, stored.produced.digests), signal);
+      } else {
+        await verifyPresence(store, `${id}/${key}`, stored);
+      }
       options.onBytes?.(dataBytes);
       segments[index] = segment;
       for (const { entry, bare } of list) if (!bare) segmentOf.set(entry.path, index + 1);
@@ -316,6 +338,7 @@ async function putLists(
   if (!sumsBack.equals(sums))
     throw new PortError('STORE_MISMATCH', `${id}/segments.sha256 came back different`);
   await removeOthers(store, id, segments);
+  await store.sweep?.(id);
   return { manifest, sha256: back.sha256 };
 }
 
