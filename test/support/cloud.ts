@@ -108,7 +108,7 @@ export async function startCloud(options: CloudOptions = {}): Promise<Cloud> {
   const given = Object.entries(flags).flatMap(([flag, value]) =>
     value === undefined ? [] : [flag, `${value}`],
   );
-  await script('up', ...stateArgs, ...given, ...(settings.tls ? ['--tls'] : []));
+  await script('up', ...stateArgs, ...given, ...(settings.tls || state === undefined ? ['--tls'] : []));
   const known = JSON.parse(await script('status', '--json', ...stateArgs)) as {
     state: string;
     services: { name: string; url: string }[];

@@ -1,5 +1,4 @@
 /** The login against a real Keystone, and through the TLS front with its own authority. */
-import * as fs from 'node:fs/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type CloudConfig, loadCloud } from '../../../drivers/openstack/api/config.ts';
 import { CloudSession, keystoneRoot } from '../../../drivers/openstack/api/session.ts';
@@ -162,20 +161,15 @@ describe('tokens', () => {
 });
 
 test('TLS with an authority of its own, and not without it', async () => {
-  const secure = await startCloud({ state: 'tls-test', portsBase: 15100, tls: true });
-  try {
-    const env = { OS_CLIENT_CONFIG_FILE: `${secure.stateDir}/clouds.yaml` };
-    const trusted = await loadCloud('port-image-tls', env);
-    expect(trusted.authUrl.protocol).toBe('https:');
-    const session = await open(trusted);
-    expect(session.endpoint('image').protocol).toBe('https:');
-    expect(await images(session)).toBe(200);
-    await expect(open({ ...trusted, caFile: undefined })).rejects.toMatchObject({
-      code: 'CLOUD',
-      hint: expect.stringContaining('cacert'),
-    });
-    expect((await fs.stat(`${secure.stateDir}/clouds.yaml`)).mode & 0o077).toBe(0);
-  } finally {
-    await secure.down({ forget: true });
-  }
-}, 180_000);
+  const tls = { region_name: 'RegionTLS', cacert: cloud.caFile };
+  const file = project.writeClouds('tls.yaml', { identity: cloud.tlsIdentityUrl }, tls);
+  const trusted = await config(file);
+  expect(trusted.authUrl.protocol).toBe('https:');
+  const session = await open(trusted);
+  expect(session.endpoint('image').protocol).toBe('https:');
+  expect(await images(session)).toBe(200);
+  await expect(open({ ...trusted, caFile: undefined })).rejects.toMatchObject({
+    code: 'CLOUD',
+    hint: expect.stringContaining('cacert'),
+  });
+});
