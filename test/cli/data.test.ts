@@ -1,11 +1,14 @@
 import * as fs from 'node:fs/promises';
 import * as os from 'node:os';
 import * as path from 'node:path';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { tableLines } from '../../cli/table.ts';
 import { FileStore } from '../../drivers/stores/file.ts';
 import { runCli } from '../support/cli.ts';
 import { putSmallSet } from '../support/small-set.ts';
+
+// each call is a process of its own, and several share the machine
+vi.setConfig({ testTimeout: 180_000 });
 
 let dir: string;
 let store: FileStore;

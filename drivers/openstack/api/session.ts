@@ -138,7 +138,10 @@ export class CloudSession {
       },
       { signal },
     ).catch((error: unknown) => {
-      if (error instanceof HttpError && (error.status === 401 || error.status === 403)) {
+      if (!(error instanceof HttpError)) throw error;
+      // Keystone answers 404, naming it, to the id of a deleted application credential.
+      const isGone = error.status === 404 && /application[ _]credential/i.test(error.message);
+      if (isGone || error.status === 401 || error.status === 403) {
         throw new PortError(
           'CLOUD_LOGIN',
           `cloud ${printable(this.config.name)} does not accept the credentials`,
@@ -148,7 +151,7 @@ export class CloudSession {
           },
         );
       }
-      if (error instanceof HttpError && error.status === 404) {
+      if (error.status === 404) {
         throw new PortError('CONFIG', `no Keystone v3 at ${printable(this.config.authUrl.href)}`, {
           cause: error,
         });

@@ -151,3 +151,33 @@ test('restore: the same tree again, and never outside the folder whatever the ma
     code: 'UNSAFE_PATH',
   });
 });
+
+test.each([
+  ['a folder that is a link', { x: '-> OUT', 'x/evil': 'data' }],
+  ['a link up', { 'd/': '', 'd/x': '-> ../../outside', 'd/x/evil': 'data' }],
+  ['a file that is a link', { 'a/': '', 'a/x': '-> OUT/evil' }],
+])('a hostile set cannot write outside the folder: %s', async (_, tree) => {
+  const outside = path.join(dir, 'outside');
+  await fs.mkdir(outside);
+  const placed = Object.fromEntries(Object.entries(tree).map(([k, v]) => [k, v.replace('OUT', outside)]));
+  // a segment for each entry, so that the link is there before what goes through it
+  await putSmallSet(store, 'x', { tree: placed, segmentBytes: 1 });
+  await restoreFromStore(store, { id: 'x', dir: path.join(dir, 'back') }).catch(() => {});
+  expect(await fs.readdir(outside)).toEqual([]);
+});
+
+test('a restore that cannot write ends with the cause, and leaves no scratch folder', async () => {
+  await putSmallSet(store, 'x');
+  const back = path.join(dir, 'back');
+  const parent = await fs.readdir(dir);
+  // no file system takes such a name, whoever runs this
+  await putSmallSet(store, 'long', {
+    tree: { 'd/': '', [`d/${'n'.repeat(300)}`]: 'x', 'e/': '' },
+    segmentBytes: 1,
+  });
+  await expect(restoreFromStore(store, { id: 'long', dir: back })).rejects.toMatchObject({
+    code: 'PROGRAM_FAILED',
+    message: expect.stringMatching(/tar could not restore long\/segments\/.*File name too long/),
+  });
+  expect((await fs.readdir(dir)).sort()).toEqual([...parent, 'back'].sort());
+});
