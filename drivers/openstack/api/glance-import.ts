@@ -25,6 +25,9 @@ export function namesIn(value: unknown): string[] {
 /** States in which an image waits for content: after an import has begun they mean that it failed. */
 const WAITING = new Set(['queued', 'uploading']);
 
+/** States of a task that is not over. */
+const BUSY = new Set(['pending', 'processing']);
+
 /**
  * Returns the image when every store has it. A failed import is no error of Glance's: the image falls back to `queued`,
  * names the stores that failed, and its task holds the reason. Throws CLOUD with it; CLOUD when nothing moves any more.
@@ -39,12 +42,14 @@ export async function waitForImport(glance: GlanceApi, id: string, wait: ImportW
     const image = await glance.show(id, { signal });
     if (image === undefined) throw new PortError('CLOUD', `image ${id} vanished during its import`);
     const left = namesIn(image['os_glance_importing_to_stores']);
-    const tasks = image.status === 'active' && left.length === 0 ? [] : await glance.tasks(id, { signal });
+    const tasks = await glance.tasks(id, { signal });
     const failure = failureOf(image, tasks, began);
     if (failure !== undefined) throw failure;
     const stores = namesIn(image.stores);
     const isThere = wait.stores.every((store) => stores.includes(store));
-    if (image.status === 'active' && left.length === 0 && isThere) return image;
+    // An active image may still be written by its task: with the properties it had before, over ours.
+    const isBusy = tasks.some((t) => BUSY.has(t.status)) || image['os_glance_import_task'] !== undefined;
+    if (image.status === 'active' && left.length === 0 && isThere && !isBusy) return image;
     began ||= !WAITING.has(image.status);
     const task = newest(tasks);
     wait.onState?.(`importing: ${image.status}${task?.message ? `, ${clean(task.message)}` : ''}`);

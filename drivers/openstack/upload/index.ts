@@ -71,6 +71,7 @@ class Upload {
     this.#refuseExisting(neighbours.versions, arrived.image.id);
     const image = await publish(this.#glance, arrived.image, input, await raw);
     const replaced = await retire(this.#glance, image, neighbours.versions, input);
+    await this.#sweep();
     await this.#clearSwift();
     const { comparison } = arrived;
     if (comparison.verified !== 'ok') input.warn(`the upload could not be verified: ${comparison.proof}`);
@@ -252,6 +253,17 @@ class Upload {
         () => this.#unfinished.delete(id),
         (error: unknown) => this.#input.log.warn('image left behind', { image: id, message: String(error) }),
       );
+    }
+  }
+
+  /** A request of a killed run may have reached Glance after our first look. Nothing depends on it. */
+  async #sweep(): Promise<void> {
+    const { name, jobId, signal, log } = this.#input;
+    try {
+      const { unfinished } = await readNeighbours(this.#glance, name, jobId, signal);
+      for (const image of unfinished) await this.#remove(image.id);
+    } catch (error) {
+      log.warn('leftovers stay', { message: String(error) });
     }
   }
 

@@ -1,10 +1,14 @@
 /** The second phase: properties in one request, then who may see the image, then its older versions. */
+import { setTimeout as sleep } from 'node:timers/promises';
 import { PortError } from '../../../core/errors.ts';
 import type { GlanceApi } from '../api/glance.ts';
 import { namesIn } from '../api/glance-import.ts';
 import type { GlanceImage, PatchOperation } from '../api/glance-types.ts';
 import { isManaged, STATE } from '../properties.ts';
 import type { Replaced, UploadInput } from './types.ts';
+
+const ATTEMPTS = 3;
+const PAUSE_MS = 2000;
 
 /** Everything the finished image says about itself. */
 export function finalProperties(input: UploadInput, rawSha256: string): Record<string, string> {
@@ -42,11 +46,18 @@ export async function publish(
   const { signal, request, properties } = input;
   const wanted = finalProperties(input, rawSha256);
   const attributes = { min_disk: properties.minDisk, min_ram: properties.minRam };
-  const operations = patchFor(image, wanted, attributes);
-  let now = operations.length === 0 ? image : await glance.patch(image.id, operations, { signal });
-  // Read back: a plugin of the cloud may drop or change some.
-  now = (await glance.show(image.id, { signal })) ?? now;
-  const lost = Object.keys(wanted).filter((key) => now[key] !== wanted[key]);
+  let now = image;
+  let lost = Object.keys(wanted);
+  // Read back, and set again: something of the cloud that works on the image may have written its own copy over ours.
+  for (let attempt = 0; attempt < ATTEMPTS && lost.length > 0; attempt++) {
+    if (attempt > 0) await sleep(PAUSE_MS, undefined, { signal });
+    const operations = patchFor(now, wanted, attributes);
+    if (operations.length > 0) await glance.patch(image.id, operations, { signal });
+    const shown = await glance.show(image.id, { signal });
+    if (shown === undefined) throw new PortError('CLOUD', `image ${image.id} vanished`);
+    now = shown;
+    lost = Object.keys(wanted).filter((key) => shown[key] !== wanted[key]);
+  }
   if (lost.length > 0) {
     throw new PortError(
       'CLOUD_MISMATCH',
