@@ -9,6 +9,8 @@ export interface Column<Row> {
   right?: boolean;
   /** This one is shortened when the lines are too long. */
   shrinks?: boolean;
+  /** Left out when that is not enough, the last of these first. */
+  optional?: boolean;
 }
 
 const GAP = '  ';
@@ -33,6 +35,12 @@ export function tableLines<Row>(
     cells.reduce((most, line) => Math.max(most, line[i]?.length ?? 0), c.title.length),
   );
   if (width !== undefined) {
+    const least = widths.reduce(
+      (sum, w, i) => sum + (columns[i]?.shrinks === true ? Math.min(w, SHORTEST) : w) + GAP.length,
+      -GAP.length,
+    );
+    const dropped = columns.findLastIndex((c) => c.optional === true);
+    if (least > width && dropped >= 0) return tableLines(rows, columns.toSpliced(dropped, 1), width);
     const total = widths.reduce((sum, w) => sum + w + GAP.length, -GAP.length);
     const at = columns.findIndex((c) => c.shrinks === true);
     const current = widths[at];

@@ -28,11 +28,11 @@ const LIST_COLUMNS: readonly Column<SetState>[] = [
   { title: 'ID', value: (s) => s.id },
   { title: 'STATE', value: (s) => s.state },
   { title: 'PATH', value: (s) => s.path ?? '', shrinks: true },
-  { title: 'FILES', value: (s) => some(s.files), right: true },
+  { title: 'FILES', value: (s) => some(s.files), right: true, optional: true },
   { title: 'BYTES', value: (s) => (s.bytes === undefined ? '' : formatBytes(s.bytes)), right: true },
-  { title: 'STORED', value: (s) => formatBytes(s.storedBytes), right: true },
-  { title: 'SEGMENTS', value: (s) => some(s.segments), right: true },
-  { title: 'MODIFIED (UTC)', value: (s) => time(s.modifiedMs) },
+  { title: 'STORED', value: (s) => formatBytes(s.storedBytes), right: true, optional: true },
+  { title: 'SEGMENTS', value: (s) => some(s.segments), right: true, optional: true },
+  { title: 'MODIFIED (UTC)', value: (s) => time(s.modifiedMs), optional: true },
 ];
 
 async function list(flags: StoreFlags, interruption: Interruption): Promise<void> {

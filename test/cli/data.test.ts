@@ -155,5 +155,17 @@ test('a line of a table fits the terminal; ids stay whole', () => {
     60,
   );
   expect(lines.every((l) => l.length <= 60)).toBe(true);
+  const narrow = tableLines(
+    rows,
+    [
+      { title: 'ID', value: (r) => r.id },
+      { title: 'PATH', value: (r) => r.path, shrinks: true },
+      { title: 'FILES', value: () => '1', optional: true },
+      { title: 'BYTES', value: () => '2' },
+      { title: 'MODIFIED', value: () => '2030-01-01', optional: true },
+    ],
+    50,
+  );
+  expect(narrow[0]).toMatch(/^ID +PATH +FILES +BYTES$/);
   expect(lines[1]).toMatch(/^shop01-srv-0123456789 {2}\/srv\/x+…x+\/end$/);
 });
