@@ -93,7 +93,8 @@ gather_documents() {
 keep_document() {
   [ -r "$RUN/provision.json" ] || return 0
   if [ -r "$SAVED" ] && [ "$(sum "$SAVED")" = "$(sum "$RUN/provision.json")" ]; then return 0; fi
-  cp "$RUN/provision.json" "$SAVED.$$" 2>/dev/null && chmod 0600 "$SAVED.$$" && mv -f "$SAVED.$$" "$SAVED"
+  { cp "$RUN/provision.json" "$SAVED.$$" && chmod 0600 "$SAVED.$$" && mv -f "$SAVED.$$" "$SAVED"; } 2>/dev/null ||
+    rm -f "$SAVED.$$"
 }
 
 # Nobody needs it any more, and it may hold secrets.
