@@ -32,11 +32,17 @@ export interface UploadContent extends CallOptions {
   bytes: number;
   /** Store to put it into; Glance's default one when absent. */
   store?: string | undefined;
+  /** Longest wait for the answer after the last byte. */
+  answerTimeoutMs?: number | undefined;
 }
 
 const PATCH_TYPE = 'application/openstack-images-v2.1-json-patch';
-/** Glance answers a PUT when every store has the bytes: hashing and copying may take long after the last one. */
-const CONTENT_ANSWER_MS = 30 * 60_000;
+/**
+ * Glance answers when its store has the bytes, and a gateway may collect all of them before it passes any on: the wait
+ * after the last one grows with the size, at a speed every store should reach.
+ */
+const CONTENT_ANSWER_MS = 5 * 60_000;
+const SLOWEST_BYTES_PER_MS = 20_000;
 const PAGE_IMAGES = 100;
 /** More pages than this are a server that repeats itself. */
 const MOST_PAGES = 1000;
@@ -203,7 +209,7 @@ export class GlanceApi {
       },
       body: content.body,
       bodyBytes: content.bytes,
-      answerTimeoutMs: CONTENT_ANSWER_MS,
+      answerTimeoutMs: content.answerTimeoutMs ?? CONTENT_ANSWER_MS + content.bytes / SLOWEST_BYTES_PER_MS,
       retries: 0,
       what,
       signal: content.signal,

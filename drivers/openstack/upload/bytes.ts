@@ -56,7 +56,8 @@ export async function sendContent(
         }
       }
       id ??= (await options.create()).id;
-      const upload = { body: content.body, bytes, store: options.store, signal };
+      const { answerTimeoutMs } = input;
+      const upload = { body: content.body, bytes, store: options.store, answerTimeoutMs, signal };
       try {
         if (destination === 'file') await glance.putFile(id, upload);
         else await glance.stage(id, upload);

@@ -32,6 +32,8 @@ export interface UploadInput {
   log: Log;
   /** An import that shows no change for so long has failed. Default 15 min. */
   importStallMs?: number;
+  /** Longest wait for Glance's answer after the last byte of the content. By default minutes, more for large images. */
+  answerTimeoutMs?: number;
   /** Pause between two looks at an import. Default 2 s. */
   pollMs?: number;
 }
