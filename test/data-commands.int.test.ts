@@ -45,24 +45,8 @@ const below = (url: string, key: string) => {
 };
 const document = async (file: string) => Provision.parse(JSON.parse(await fs.readFile(file, 'utf8')));
 
-/**
- * SQLite does not cascade here (no foreign keys), so a deleted credential leaves its roles behind, and the next one,
- * which gets the same number, is a conflict. A real database does what these triggers do.
- */
-const CASCADE = `
-import sqlite3, sys
-db = sqlite3.connect(sys.argv[1], timeout=30)
-for table in ('application_credential_role', 'application_credential_access_rule'):
-    where = 'application_credential_id'
-    db.execute(f'DELETE FROM {table} WHERE {where} NOT IN (SELECT internal_id FROM application_credential)')
-    db.execute(f'CREATE TRIGGER IF NOT EXISTS {table}_gone AFTER DELETE ON application_credential '
-               f'BEGIN DELETE FROM {table} WHERE {where} = old.internal_id; END')
-db.commit()
-`;
-
 beforeAll(async () => {
   cloud = await startCloud();
-  await run('/usr/bin/python3', ['-c', CASCADE, path.join(cloud.stateDir, 'keystone/keystone.db')]);
   project = await cloud.project('data');
   dir = project.dir;
   process.env.OS_CLIENT_CONFIG_FILE = project.cloudsYaml;

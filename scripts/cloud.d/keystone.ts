@@ -65,6 +65,7 @@ export function keystone(cloud: Cloud): Service {
 /** Database and keys, once. */
 export async function initKeystone(cloud: Cloud): Promise<void> {
   if (existsSync(cloud.path('keystone', 'ready'))) return;
+  const database = cloud.path('keystone', 'keystone.db');
   const manage = (...args: string[]) =>
     runStep(
       cloud,
@@ -79,9 +80,10 @@ export async function initKeystone(cloud: Cloud): Promise<void> {
   await Promise.all([manage('db_sync'), manage('fernet_setup', ...owner)]);
   await Promise.all([
     // Without write-ahead log the second request fails with "database is locked".
-    runStep(cloud, 'keystone database', PYTHON, [SERVICE_PY, 'wal', cloud.path('keystone', 'keystone.db')]),
+    runStep(cloud, 'keystone database', PYTHON, [SERVICE_PY, 'wal', database]),
     manage('credential_setup', ...owner),
   ]);
+  await runStep(cloud, 'keystone database', PYTHON, [SERVICE_PY, 'cascade', database]);
   const url = `${cloud.url('keystone')}/v3`;
   await manage(
     'bootstrap',

@@ -1,11 +1,27 @@
 """Runs one step or service of the test cloud with Debian's own Python packages.
 
 service.py wal FILE                      journal mode of a database that several readers share
+service.py cascade FILE                  lets a Keystone database forget what belonged to deleted credentials
 service.py rings FOLDER IP OBJ CONT ACC  one-device rings for Swift
 service.py glance-manage|glance CONF     Glance's commands, which the library package has no program for
 service.py swift ETC CONF APP            one Swift server in the foreground
 """
 import sys
+
+
+def cascade(path):
+    """SQLite leaves these rows to foreign keys, which Keystone does not switch on: the next credential is then a 409."""
+    import sqlite3
+
+    db = sqlite3.connect(path, timeout=30)
+    for table in ("application_credential_role", "application_credential_access_rule"):
+        where = "application_credential_id"
+        db.execute(f"DELETE FROM {table} WHERE {where} NOT IN (SELECT internal_id FROM application_credential)")
+        db.execute(
+            f"CREATE TRIGGER IF NOT EXISTS {table}_gone AFTER DELETE ON application_credential "
+            f"BEGIN DELETE FROM {table} WHERE {where} = old.internal_id; END"
+        )
+    db.commit()
 
 
 def wal(path):
@@ -47,5 +63,5 @@ def swift(etc, conf, app):
     sys.exit(run_wsgi(conf, app, verbose=True, **extra))
 
 
-COMMANDS = {"wal": wal, "rings": rings, "glance-manage": glance_manage, "glance": glance, "swift": swift}
+COMMANDS = {"wal": wal, "cascade": cascade, "rings": rings, "glance-manage": glance_manage, "glance": glance, "swift": swift}
 COMMANDS[sys.argv[1]](*sys.argv[2:])

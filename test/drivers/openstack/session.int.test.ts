@@ -162,7 +162,7 @@ describe('tokens', () => {
 
 test('TLS with an authority of its own, and not without it', async () => {
   const tls = { region_name: 'RegionTLS', cacert: cloud.caFile };
-  const file = project.writeClouds('tls.yaml', { identity: cloud.tlsIdentityUrl }, tls);
+  const file = project.writeClouds('tls.yaml', { identity: cloud.tlsIdentityUrl ?? '' }, tls);
   const trusted = await config(file);
   expect(trusted.authUrl.protocol).toBe('https:');
   const session = await open(trusted);
