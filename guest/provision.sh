@@ -152,12 +152,15 @@ try_document() { # FILE POINTER
   return 0
 }
 
-# Prints the ids to prefetch, one a line, from the first document that has such a list.
+# Prints the ids to prefetch, one a line, from the first document that has such a list. Status 2: the document that
+# may have it cannot be fetched now.
 prefetch_list() {
+  POINTER_DOWN=''
   gather_documents || return 1
   first_document print_prefetch
   found=$?
   rm -rf "$DOCUMENTS"
+  if [ "$found" != 0 ] && [ -n "$POINTER_DOWN" ]; then found=2; fi
   return "$found"
 }
 
@@ -206,7 +209,9 @@ follow_pointer() {
   if [ $rc = 63 ]; then code='larger than 1 MiB'; fi
   LOOKED="$LOOKED meta.port_image(${code:-curl error $rc})"
   # An older copy is better than nothing.
-  [ -r "$POINTED" ]
+  [ -r "$POINTED" ] && return 0
+  POINTER_DOWN=yes
+  return 1
 }
 
 # ---- application credentials -------------------------------------------------------------------------------------

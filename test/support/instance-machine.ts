@@ -28,6 +28,8 @@ export class Instance {
       // An answer to an earlier question may come first.
       const answer = await this.machine.agent.request('guest-sync', { id }, 3_000).catch(() => undefined);
       if (answer === id) return;
+      // Answers to those asked before the guest listened come in now and are dropped.
+      await sleep(1_000);
     }
     throw new Error(`the guest agent does not answer; console:\n${(await this.console()).slice(-3000)}`);
   }
