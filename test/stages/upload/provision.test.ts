@@ -1,0 +1,120 @@
+import { createHash } from 'node:crypto';
+import { chmodSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import * as path from 'node:path';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { parse } from 'yaml';
+import { run } from '../../../core/command.ts';
+import { silentLog } from '../../../core/log.ts';
+import type { StageContext } from '../../../core/stage.ts';
+import type { Artifact } from '../../../core/types.ts';
+import type { GlanceResult } from '../../../drivers/openstack/upload/index.ts';
+import { handOver, serverCreate } from '../../../stages/upload/hand-over.ts';
+import { userData } from '../../../stages/upload/provision.ts';
+import { rawDigest } from '../../../stages/upload/raw-digest.ts';
+import { requires } from '../../support/requires.ts';
+
+let dir = '';
+beforeAll(() => {
+  dir = mkdtempSync(path.join(tmpdir(), 'provision-'));
+  chmodSync(dir, 0o755);
+});
+afterAll(() => rmSync(dir, { recursive: true, force: true }));
+
+const URL = 'https://swift/v1/AUTH_x/c/set?temp_url_sig=0123&temp_url_expires=1&temp_url_prefix=set';
+
+test('user data is cloud-config that writes the document, closed to others', () => {
+  const provision = { version: 1 as const, data: { set: { url: URL } } };
+  const text = userData(provision);
+  expect(text.startsWith('#cloud-config\n')).toBe(true);
+  const [file, ...others] = parse(text).write_files;
+  expect(others).toEqual([]);
+  expect(file).toMatchObject({
+    path: '/run/port-image/provision.json',
+    permissions: '0600',
+    owner: 'root:root',
+  });
+  expect(JSON.parse(file.content)).toEqual(provision);
+});
+
+const glance: GlanceResult = {
+  imageId: '0b5d2c1e-1111-4222-8333-444455556666',
+  name: 'shop',
+  cloud: 'my cloud',
+  method: 'put',
+  bytes: 1,
+  hash: undefined,
+  verified: 'ok',
+  proof: 'sha512 of the file',
+  diskFormat: 'qcow2',
+  stores: [],
+  visibility: 'private',
+  replaced: [],
+  properties: { os_distro: 'debian' },
+  minDisk: 8,
+  minRam: 512,
+};
+
+test('the command that starts an instance', () => {
+  expect(serverCreate('shop', glance, true)).toBe(
+    "openstack --os-cloud 'my cloud' server create --image 0b5d2c1e-1111-4222-8333-444455556666 --flavor FLAVOR --network NETWORK --config-drive True --user-data user-data.yaml shop",
+  );
+  expect(serverCreate('shop', glance, false)).not.toContain('--user-data');
+});
+
+test('the text for people names the image, what it needs and how long the URLs live', () => {
+  const artifact = { platform: 'openstack', path: '/o/shop.qcow2', format: 'qcow2', bytes: 1 } as Artifact;
+  const input = {
+    name: 'shop',
+    store: 'swift:shop',
+    firmware: 'bios' as const,
+    artifacts: [artifact],
+    dataSets: [{ id: 'set', path: '/srv', bytes: 5, mode: 'eager' as const }],
+    minDiskGib: 8,
+    hasNetworkData: false,
+    provisioning: { signed: true, expires: '2026-01-02T00:00:00Z' },
+    glance,
+  };
+  const text = handOver(input);
+  for (const part of [
+    glance.imageId,
+    '8 GiB',
+    'os_distro=debian',
+    'until 2026-01-02',
+    'server create',
+    'verified',
+  ]) {
+    expect(text).toContain(part);
+  }
+  expect(text).not.toContain('image create');
+  expect(handOver({ ...input, glance: { ...glance, verified: 'unverifiable' } })).toContain('NOT verified');
+});
+
+test.skipIf(requires('qemu-img', 'qemu-storage-daemon'))(
+  'the digest of a disk is that of its raw form, holes and all',
+  async () => {
+    const raw = path.join(dir, 'disk.raw');
+    const qcow2 = path.join(dir, 'disk.qcow2');
+    const content = Buffer.alloc(5 * 2 ** 20 + 512);
+    content.fill('head', 0, 70_000);
+    content.fill('tail', 4 * 2 ** 20 + 12_345, 5 * 2 ** 20 - 300);
+    writeFileSync(raw, content);
+    await run('qemu-img', ['convert', '-c', '-f', 'raw', '-O', 'qcow2', raw, qcow2]);
+    const artifact: Artifact = {
+      platform: 'openstack',
+      path: qcow2,
+      format: 'qcow2',
+      bytes: statSync(qcow2).size,
+      virtualBytes: content.length,
+      sha256: 'of the file',
+    };
+    const ctx = {
+      paths: { tmp: dir },
+      signal: new AbortController().signal,
+      log: silentLog,
+    } as unknown as StageContext;
+    const wanted = createHash('sha256').update(content).digest('hex');
+    expect(await rawDigest(ctx, artifact)).toBe(wanted);
+    expect(await rawDigest(ctx, { ...artifact, format: 'raw' })).toBe('of the file');
+  },
+);
