@@ -8,7 +8,7 @@ import { createZstdDecompress } from 'node:zlib';
 import { start } from '../../core/command.ts';
 import type { Manifest, Segment } from '../../core/data-set.ts';
 import { asPortError, PortError } from '../../core/errors.ts';
-import { FILE_MODE, makeDir } from '../../core/files.ts';
+import { exists, FILE_MODE, makeDir, renameDurable } from '../../core/files.ts';
 import { printable } from '../../core/text.ts';
 import { readManifest } from './read-back.ts';
 import type { Store } from './store.ts';
@@ -31,6 +31,18 @@ const TAR_EXTRACT = [
 
 /** What GNU tar prints for an error, in the language of our environment. */
 const ERROR_LINE = /: (Cannot |No space left )/;
+
+const SCRATCH = '.port-image-restore-';
+
+/** Removes what killed restores into the same folder left beside it. */
+async function removeStale(parent: string, base: string): Promise<void> {
+  for (const name of await fs.readdir(parent)) {
+    if (!name.startsWith(`${SCRATCH}${base}-`)) continue;
+    const pid = /^(\d+)-[A-Za-z0-9]{6}$/.exec(name.slice(SCRATCH.length + base.length + 1))?.[1];
+    if (pid === undefined || (await exists(`/proc/${pid}`))) continue;
+    await fs.rm(path.join(parent, name), { recursive: true, force: true });
+  }
+}
 
 /** How to restore. */
 export interface RestoreOptions {
@@ -71,7 +83,7 @@ async function fetchSegment(
 
 /**
  * Restores data set `id` into `target`, which must not exist or be empty. Each segment is checked before it is
- * extracted. Needs root for owners and privileged xattrs. Throws STORE, STORE_MISMATCH, PROGRAM_FAILED, USAGE.
+ * extracted, and the folder appears when all are (a mount point is filled in place). Needs root for owners and privileged xattrs. Throws STORE, STORE_MISMATCH, PROGRAM_FAILED, USAGE.
  */
 export async function restoreDataSet(
   store: Store,
@@ -83,10 +95,17 @@ export async function restoreDataSet(
   const { manifest } = await readManifest(store, id, options.manifestSha256);
   await makeDir(target);
   if ((await fs.readdir(target)).length > 0) throw new PortError('USAGE', `${target} is not empty`);
-  const scratch = await fs.mkdtemp(path.join(path.dirname(path.resolve(target)), '.port-image-restore-'));
+  const final = await fs.realpath(target);
+  const parent = path.dirname(final);
+  await removeStale(parent, path.basename(final));
+  const scratch = await fs.mkdtemp(path.join(parent, `${SCRATCH}${path.basename(final)}-${process.pid}-`));
+  // What is mounted at the target cannot be replaced by a rename.
+  const isMount = (await fs.stat(final)).dev !== (await fs.stat(parent)).dev;
+  const tree = isMount ? final : path.join(scratch, 'tree');
+  if (!isMount) await makeDir(tree);
   try {
     const stderrFile = path.join(scratch, 'tar.err');
-    const tar = await start('tar', [...TAR_EXTRACT, '--file', '-', '--directory', target], {
+    const tar = await start('tar', [...TAR_EXTRACT, '--file', '-', '--directory', tree], {
       pipes: true,
       stderrFile,
       signal,
@@ -120,6 +139,8 @@ export async function restoreDataSet(
       const { exitCode } = await tar.exited;
       if (signal?.aborted) throw new PortError('INTERRUPTED', 'interrupted');
       if (exitCode !== 0) throw await failed(key);
+      // An empty folder is replaced by rename: the data set appears whole.
+      if (!isMount) await renameDurable(tree, final);
     } finally {
       await tar.stop();
     }

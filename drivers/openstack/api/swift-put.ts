@@ -31,8 +31,11 @@ export interface Sent {
   sha256: string;
 }
 
-/** Conditions of one PUT that pass: clocks (409), a container not everywhere yet (404), bytes damaged on the way (422). */
-const HEALING = [404, 409, 422];
+/**
+ * Conditions of one PUT that pass: clocks (409), a container not everywhere yet (404), bytes damaged on the way (422), a
+ * connection that Swift or what is before it took for lost (499).
+ */
+const HEALING = [404, 409, 422, 499];
 
 /** One attempt; the content is read to its end or closed before this returns, so that it may be read anew. */
 export async function putOnce(api: SwiftApi, request: PutRequest): Promise<Sent> {

@@ -32,6 +32,7 @@ export async function swiftWorld(name: string, options?: CloudOptions): Promise<
   const proxy = await startFaultProxy(cloud.objectStoreUrl);
   const project = await cloud.project(name, { endpoints: { objectStore: proxy.url } });
   const sessions: CloudSession[] = [];
+  let shared: Promise<CloudSession> | undefined;
   const open = async (stallTimeoutMs?: number) => {
     const env = { OS_CLIENT_CONFIG_FILE: project.cloudsYaml, HOME: project.dir };
     const session = await CloudSession.open(
@@ -46,8 +47,18 @@ export async function swiftWorld(name: string, options?: CloudOptions): Promise<
     project,
     proxy,
     open,
-    store: (prefix = '', more = {}) => new SwiftStore(prefix, { open: () => open(), ...more }),
-    api: async (more) => new SwiftApi(await open(), more),
+    store: (prefix = '', more = {}) =>
+      new SwiftStore(prefix, {
+        open: () => {
+          shared ??= open();
+          return shared;
+        },
+        ...more,
+      }),
+    api: async (more) => {
+      shared ??= open();
+      return new SwiftApi(await shared, more);
+    },
     close: async () => {
       for (const session of sessions) await session.close();
       await proxy.close();

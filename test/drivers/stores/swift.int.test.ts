@@ -28,11 +28,11 @@ describe('a Swift store', () => {
     const data = random(300_000);
     const put = await store.put('a/segments/1.tar', chunked(data).content, { bytes: data.length });
     expect(put).toMatchObject({ bytes: data.length, sha256: sha256(data), etag: md5(data), kept: false });
-    expect(await bytesOf(await store.get('a/segments/1.tar'))).toEqual(data);
+    expect((await bytesOf(await store.get('a/segments/1.tar'))).equals(data)).toBe(true);
     const part = await store.get('a/segments/1.tar', { offsetBytes: 1000, lengthBytes: 5 });
-    expect(await bytesOf(part)).toEqual(data.subarray(1000, 1005));
+    expect((await bytesOf(part)).equals(data.subarray(1000, 1005))).toBe(true);
     const tail = await store.get('a/segments/1.tar', { offsetBytes: 299_990 });
-    expect(await bytesOf(tail)).toEqual(data.subarray(299_990));
+    expect((await bytesOf(tail)).equals(data.subarray(299_990))).toBe(true);
     expect(await bytesOf(await store.get('a/segments/1.tar', { offsetBytes: 300_000 }))).toHaveLength(0);
     expect(await store.head('a/segments/1.tar')).toMatchObject({ bytes: data.length, etag: md5(data) });
     expect(await store.head('a/nothing')).toBeUndefined();
@@ -46,7 +46,6 @@ describe('a Swift store', () => {
     for (const key of ['a/segments/1.tar', 'a/segments/1.tar', 'a/manifest.json']) await store.remove(key);
     expect(await keys(store.list(''))).toEqual(['a-b/x']);
     expect(await keys(store.ids())).toEqual(['a-b']);
-    await store.close();
   });
 
   test('puts an empty object', async () => {
@@ -72,7 +71,7 @@ describe('a Swift store', () => {
     expect(await store.put('a/x', chunked(other).content, { maxBytes: 3 * MIB })).toMatchObject({
       kept: false,
     });
-    expect(await bytesOf(await store.get('a/x'))).toEqual(other);
+    expect((await bytesOf(await store.get('a/x'))).equals(other)).toBe(true);
   });
 
   test('joins parts when the length is unknown or too large, in the same container', async () => {
@@ -80,7 +79,7 @@ describe('a Swift store', () => {
     const data = random(7 * MIB + 5);
     const put = await store.put('a/big', chunked(data).content);
     expect(put).toMatchObject({ bytes: data.length, sha256: sha256(data), kept: false });
-    expect(await bytesOf(await store.get('a/big'))).toEqual(data);
+    expect((await bytesOf(await store.get('a/big'))).equals(data)).toBe(true);
     expect(await store.head('a/big')).toMatchObject({ bytes: data.length, etag: put.etag });
     for await (const listed of store.list('a/'))
       expect(listed).toMatchObject({ key: 'a/big', bytes: data.length });
@@ -92,12 +91,12 @@ describe('a Swift store', () => {
     world.proxy.reset();
     expect(await store.put('a/big', chunked(shorter).content)).toMatchObject({ kept: false });
     expect(world.proxy.sentBytes({ method: 'PUT', path: /big\.parts/ })).toBe(100);
-    expect(await bytesOf(await store.get('a/big'))).toEqual(shorter);
+    expect((await bytesOf(await store.get('a/big'))).equals(shorter)).toBe(true);
     expect(await names('parts.a')).toHaveLength(4);
     const small = Buffer.from('small now');
     await store.put('a/big', chunked(small).content, { bytes: small.length });
     expect(await names('parts.a')).toEqual(['big']);
-    expect(await bytesOf(await store.get('a/big'))).toEqual(small);
+    expect((await bytesOf(await store.get('a/big'))).equals(small)).toBe(true);
     await store.put('a/big', chunked(data).content);
     await store.remove('a/big');
     expect(await (await world.api()).headContainer('parts.a')).toBeUndefined();
@@ -108,7 +107,7 @@ describe('a Swift store', () => {
     const store = world.store('nested', { partBytes: MIB, limits });
     const data = random(10 * MIB + 1);
     const put = await store.put('a/deep', chunked(data).content);
-    expect(await bytesOf(await store.get('a/deep'))).toEqual(data);
+    expect((await bytesOf(await store.get('a/deep'))).equals(data)).toBe(true);
     expect(await store.head('a/deep')).toMatchObject({ bytes: data.length, etag: put.etag });
     expect(await store.put('a/deep', chunked(data).content)).toMatchObject({ kept: true });
     // 11 parts, 4 manifests of 3, 2 of those, and the object
