@@ -160,6 +160,23 @@ describe.skipIf(missing)('a data set', () => {
     await reader.close();
   });
 
+  test('a restore that stops half-way leaves the folder empty and can be run again', async () => {
+    const { g, options, store } = await prepare('ext4');
+    const { manifest } = await writeDataSet({ ...options, store });
+    const last = store.pathOf(`x/${manifest.segments.at(-1)?.key}`);
+    await fs.rename(last, `${last}.away`);
+    const target = path.join(g.dir, 'back');
+    await expect(restoreDataSet(store, 'x', target)).rejects.toMatchObject({ code: 'STORE' });
+    expect(await fs.readdir(target)).toEqual([]);
+    await fs.rename(`${last}.away`, last);
+    // what a killed one left; no process has this number
+    const stale = path.join(g.dir, '.port-image-restore-back-99999999-abcdef');
+    await fs.mkdir(path.join(stale, 'tree'), { recursive: true });
+    await restoreDataSet(store, 'x', target);
+    expect(describeTree(target)).toBe(describeTree(path.join(g.session.root, 'app')));
+    expect((await fs.readdir(g.dir)).sort()).toEqual(['back', 'disk.raw', 'root', 'store']);
+  });
+
   test('an empty folder is a data set too', async () => {
     const { g, options, store } = await prepare('ext4', (root) =>
       fs.mkdir(path.join(root, 'app')).then(() => {}),
