@@ -7,6 +7,7 @@ import { GlanceApi } from '../../../drivers/openstack/api/glance.ts';
 import type { GlanceImage } from '../../../drivers/openstack/api/glance-types.ts';
 import type { CloudSession } from '../../../drivers/openstack/api/session.ts';
 import { SwiftApi } from '../../../drivers/openstack/api/swift.ts';
+import { compareRemote } from '../../../drivers/openstack/upload/compare.ts';
 import { uploadImage } from '../../../drivers/openstack/upload/index.ts';
 import { stagingContainer } from '../../../drivers/openstack/upload/web-download.ts';
 import { type Cloud, startCloud, type TestProject } from '../../support/cloud.ts';
@@ -103,4 +104,27 @@ test('web-download: through Swift, and nothing stays there', async () => {
   const swift = new SwiftApi(session);
   expect(await swift.headContainer(stagingContainer(input.jobId))).toBeUndefined();
   expect(JSON.stringify(await all())).not.toContain('temp_url_sig');
+});
+
+test('a converted image is read back where that is possible, and never called verified where it is not', async () => {
+  await begin();
+  const image = imageFile(project.dir, MIB);
+  const { imageId } = await uploadImage(session, uploadInput(image));
+  const kept = await glance.show(imageId);
+  if (kept === undefined) throw new Error('no image');
+  // As after an import that converts: we sent a qcow2, the cloud keeps raw.
+  const sent = uploadInput(image, {}, { format: 'qcow2', bytes: 5, sha256: '0'.repeat(64) });
+  expect(
+    await compareRemote(glance, kept, { ...sent, rawSha256: async () => digest(image.content) }),
+  ).toMatchObject({
+    verified: 'ok',
+    proof: expect.stringContaining('read back'),
+  });
+  await expect(
+    compareRemote(glance, kept, { ...sent, rawSha256: async () => 'f'.repeat(64) }),
+  ).rejects.toMatchObject({ code: 'CLOUD_MISMATCH' });
+  expect(await compareRemote(glance, { ...kept, disk_format: 'vmdk' }, sent)).toMatchObject({
+    verified: 'unverifiable',
+    proof: expect.stringContaining('vmdk'),
+  });
 });
