@@ -1,0 +1,43 @@
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { loadCloud } from '../../../drivers/openstack/api/config.ts';
+import { CloudSession } from '../../../drivers/openstack/api/session.ts';
+import { SwiftStore } from '../../../drivers/stores/swift.ts';
+import { CLOUD_NAME } from '../../support/cloud.ts';
+import { type SwiftWorld, swiftWorld } from './swift-world.ts';
+
+let world: SwiftWorld;
+beforeAll(async () => {
+  world = await swiftWorld('check');
+});
+afterAll(() => world?.close());
+
+test('a login that may write passes and leaves nothing', async () => {
+  await world.store('checked').check(2 ** 40);
+  const api = await world.api();
+  for await (const name of api.listContainers('')) expect(name).toBe('none');
+});
+
+test('a role that may not write is refused before anything is sent', async () => {
+  const reader = await world.cloud.project('reader', { roles: ['reader'] });
+  const env = { OS_CLIENT_CONFIG_FILE: reader.cloudsYaml };
+  const store = new SwiftStore('', { open: async () => CloudSession.open(await loadCloud(CLOUD_NAME, env)) });
+  try {
+    await expect(store.check(1)).rejects.toMatchObject({
+      code: 'CLOUD_REFUSED',
+      hint: expect.stringContaining('reader'),
+    });
+  } finally {
+    await store.close();
+    await reader.cleanup();
+  }
+});
+
+test('a quota of the project is named', async () => {
+  const headers = { 'x-account-meta-quota-bytes': '1048576' };
+  world.proxy.on({ method: 'HEAD', path: /AUTH_[0-9a-f]+$/ }, { headers });
+  await world.store('checked').check(1000);
+  await expect(world.store('checked').check(2 ** 30)).rejects.toMatchObject({
+    code: 'CLOUD_REFUSED',
+    message: expect.stringContaining('quota of 1.0 MiB'),
+  });
+});
