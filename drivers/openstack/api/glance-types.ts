@@ -1,19 +1,6 @@
 /** What Glance v2 answers, as far as it is used here (openstack/glance:api-ref/source/v2). */
 import * as z from 'zod';
 
-/** States of an image. */
-export const IMAGE_STATES = [
-  'queued',
-  'saving',
-  'uploading',
-  'importing',
-  'active',
-  'killed',
-  'deleted',
-  'pending_delete',
-  'deactivated',
-] as const;
-
 export const GlanceImage = z.looseObject({
   id: z.string(),
   name: z.string().nullish(),

@@ -1,8 +1,10 @@
 import { spawn } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { writeFileSync } from 'node:fs';
 import * as path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
 import { GlanceApi } from '../../../drivers/openstack/api/glance.ts';
 import type { GlanceImage } from '../../../drivers/openstack/api/glance-types.ts';
@@ -15,7 +17,7 @@ import { type Action, type FaultProxy, startFaultProxy } from '../../support/fau
 import { imageFile, openSession, uploadInput } from './glance-support.ts';
 
 const MIB = 2 ** 20;
-const CHILD = path.join(import.meta.dirname, 'glance-child.ts');
+const CHILD = fileURLToPath(new URL('./glance-child.ts', import.meta.url));
 const ONE = /\/v2\/images\/[0-9a-f-]{36}$/;
 let cloud: Cloud;
 let project: TestProject;
@@ -153,7 +155,7 @@ test.each(STEPS)('killed $step: nothing is public, the next run completes it', a
 test('what another job left is left alone', async () => {
   const image = imageFile(project.dir, MIB, 'other.raw');
   const other = await glance.create({
-    id: '11111111-2222-4333-8444-555555555555',
+    id: randomUUID(),
     name: 'other',
     disk_format: 'raw',
     container_format: 'bare',
