@@ -48,7 +48,7 @@ for (const command of [
   contractCommand(interruption),
   dataCommand(interruption),
   jobsCommand(),
-  doctorCommand(),
+  doctorCommand(interruption),
   platformsCommand(),
   completionCommand(() => program),
 ]) {

@@ -2,6 +2,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type CloudConfig, loadCloud } from '../../../drivers/openstack/api/config.ts';
 import { CloudSession, keystoneRoot } from '../../../drivers/openstack/api/session.ts';
+import { runCli } from '../../support/cli.ts';
 import { CLOUD_NAME, type Cloud, startCloud, type TestProject } from '../../support/cloud.ts';
 import { startFaultProxy } from '../../support/fault-proxy.ts';
 
@@ -158,6 +159,32 @@ describe('tokens', () => {
       await proxy.close();
     }
   });
+});
+
+test('doctor --os-cloud says what the cloud offers, and what is in the way', async () => {
+  const env = { OS_CLIENT_CONFIG_FILE: project.cloudsYaml };
+  const good = await runCli(['doctor', '--os-cloud', CLOUD_NAME, '--json'], { env });
+  const { cloud: found } = good.json() as { cloud: { name: string; ok: boolean; detail: string }[] };
+  expect(found.map((f) => [f.name, f.ok])).toEqual([
+    ['login', true],
+    ['images', true],
+    ['objects', true],
+    ['signed URLs', true],
+  ]);
+  expect(found[1]?.detail).toMatch(/glance-direct.*web-download.*fast, slow/);
+  const roleless = await cloud.project('roleless', { roles: ['reader'] });
+  try {
+    const refused = await runCli(['doctor', '--os-cloud', CLOUD_NAME], {
+      env: { OS_CLIENT_CONFIG_FILE: roleless.cloudsYaml },
+    });
+    expect(refused.exitCode).toBe(6);
+    expect(refused.stdout).toMatch(/FAILED +objects/);
+  } finally {
+    await roleless.cleanup();
+  }
+  const none = await runCli(['doctor', '--os-cloud', 'nope'], { env });
+  expect(none.exitCode).toBe(2);
+  expect(none.stderr).toMatch(/no cloud nope.*\[CONFIG\]/);
 });
 
 test('TLS with an authority of its own, and not without it', async () => {
