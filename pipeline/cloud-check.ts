@@ -2,11 +2,11 @@
 import { asPortError, type PortError } from '../core/errors.ts';
 import { formatBytes } from '../core/sizes.ts';
 import { printable } from '../core/text.ts';
-import { loadCloud } from '../drivers/openstack/api/config.ts';
-import { GlanceApi } from '../drivers/openstack/api/glance.ts';
-import { CloudSession } from '../drivers/openstack/api/session.ts';
-import { SwiftApi } from '../drivers/openstack/api/swift.ts';
 import { readOffer } from '../drivers/openstack/upload/method.ts';
+import { loadCloud } from '../tools/openstack/config.ts';
+import { GlanceApi } from '../tools/openstack/glance.ts';
+import { CloudSession } from '../tools/openstack/session.ts';
+import { SwiftApi } from '../tools/openstack/swift.ts';
 
 /** One thing asked. */
 export interface CloudFinding {

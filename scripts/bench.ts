@@ -1,7 +1,7 @@
 /**
  * Timed claims, as ratios of programs run one after the other on the same guest. Prints a table; decides nothing.
  *
- *   npm run bench [-- DISK] [--only convert,tar,sparse]
+ *   npm run bench [-- DISK] [--only convert,tar,sparse,cloud]
  *
  * A  port-image convert --strip auto --no-verify
  * B  virt-v2v → virt-customize (the same packages) → virt-sysprep (comparable operations) → virt-sparsify --compress
@@ -12,22 +12,16 @@ import * as path from 'node:path';
 import { execa } from 'execa';
 import { formatBytes, formatSeconds } from '../core/sizes.ts';
 import { libguestfsEnvironment, probeKvm } from '../tools/kvm.ts';
-
-interface Row {
-  what: string;
-  ours: string;
-  theirs: string;
-  ratio: string;
-  goal: string;
-}
+import { cloudRows, type Row } from './bench-cloud.ts';
 
 const ROOT = path.resolve(import.meta.dirname, '..');
 const rows: Row[] = [];
 const args = process.argv.slice(2);
 const only = args.includes('--only')
   ? (args[args.indexOf('--only') + 1] ?? '').split(',')
-  : ['convert', 'tar', 'sparse'];
-const disk = args.find((a, i) => !a.startsWith('--') && args[i - 1] !== '--only') ?? (await sample());
+  : ['convert', 'tar', 'sparse', 'cloud'];
+const named = args.find((a, i) => !a.startsWith('--') && args[i - 1] !== '--only');
+const disk = named ?? (only.some((o) => o !== 'cloud') ? await sample() : '');
 const dir = await fs.mkdtemp(path.join(process.env.TMPDIR ?? '/var/tmp', 'port-image-bench-'));
 const env = libguestfsEnvironment(await probeKvm());
 
@@ -194,6 +188,7 @@ try {
       goal: '< +5 s',
     });
   }
+  if (only.includes('cloud')) rows.push(...(await cloudRows(ROOT, dir)));
 } finally {
   await fs.rm(dir, { recursive: true, force: true });
 }

@@ -17,6 +17,7 @@ import { parseJournal, replay } from '../pipeline/journal.ts';
 import type { Summary } from '../pipeline/summary.ts';
 import { libguestfsEnvironment, probeKvm } from '../tools/kvm.ts';
 import { ROOT, runCli } from './support/cli.ts';
+import { CLOUD_NAME, startCloud, type TestProject } from './support/cloud.ts';
 import { requires } from './support/requires.ts';
 
 const missing = requires('guestfish', 'qemu-system-x86_64', 'mmdebstrap', 'perl');
@@ -50,8 +51,8 @@ async function expected(disk: string): Promise<Expected> {
   return JSON.parse(await fs.readFile(path.join(path.dirname(disk), 'expect.json'), 'utf8')) as Expected;
 }
 
-async function convert(disk: string, flags: string[]): Promise<Summary> {
-  const result = await runCli(['convert', disk, '--json', ...flags], { timeoutMs: HOUR_MS });
+async function convert(disk: string, flags: string[], env: Record<string, string> = {}): Promise<Summary> {
+  const result = await runCli(['convert', disk, '--json', ...flags], { timeoutMs: HOUR_MS, env });
   expect(result.exitCode, result.stderr.slice(-3000)).toBe(0);
   return result.json() as Summary;
 }
@@ -77,7 +78,8 @@ async function compareData(summary: Summary, disk: string): Promise<void> {
   const root = await fs.mkdtemp(path.join(dir, 'restored-'));
   for (const set of summary.dataSets) {
     await fs.mkdir(path.join(root, set.path), { recursive: true });
-    await restoreDataSet(openStore(set.store), set.id, path.join(root, set.path));
+    const store = openStore(set.store, { cloud: CLOUD_NAME });
+    await restoreDataSet(store, set.id, path.join(root, set.path)).finally(() => store.close?.());
   }
   const paths = data.map((d) => d.path);
   expect(summary.dataSets.map((d) => d.path)).toEqual(expect.arrayContaining(paths));
@@ -90,20 +92,47 @@ async function compareData(summary: Summary, disk: string): Promise<void> {
   await fs.rm(root, { recursive: true });
 }
 
+async function shaOf(file: string): Promise<string> {
+  return createHash('sha256')
+    .update(await fs.readFile(file))
+    .digest('hex');
+}
+
 function check(summary: Summary, name: RegExp) {
   return summary.outputs[0]?.verification.filter((c) => name.test(c.name)) ?? [];
 }
 
-describe.skipIf(missing)('bios-lvm to OpenStack, data stripped', () => {
+describe.skipIf(missing)('bios-lvm to a real OpenStack: data into Swift, the image into Glance', () => {
   let summary: Summary;
   let disk: string;
   let job: string;
+  let project: TestProject;
+  let env: Record<string, string>;
 
   beforeAll(async () => {
     disk = sample('bios-lvm');
     job = path.join(dir, 'shop');
-    summary = await convert(disk, ['--to', 'openstack', '--strip', 'auto', '--name', 'shop', '--job', job]);
+    project = await (await startCloud()).project('convert');
+    env = { OS_CLIENT_CONFIG_FILE: project.cloudsYaml };
+    process.env.OS_CLIENT_CONFIG_FILE = project.cloudsYaml;
+    const flags = [
+      '--to',
+      'openstack',
+      '--os-cloud',
+      CLOUD_NAME,
+      '--strip',
+      'auto',
+      '--name',
+      'shop',
+      '--job',
+      job,
+    ];
+    summary = await convert(disk, flags, env);
   }, HOUR_MS);
+  afterAll(async () => {
+    delete process.env.OS_CLIENT_CONFIG_FILE;
+    await project?.cleanup();
+  });
 
   test('the result is whole: one launch, little memory, source unchanged, every check passed', async () => {
     expect(summary).toMatchObject({ ok: true, applianceLaunches: 1, source: { sha256Unchanged: true } });
@@ -136,13 +165,94 @@ describe.skipIf(missing)('bios-lvm to OpenStack, data stripped', () => {
     expect(facts.pages.map((p) => p.sha256)).toEqual([page.sha256]);
   });
 
+  test("OpenStack's own client gives the image back byte for byte, private, with our properties", async () => {
+    const { cloudImage } = summary;
+    expect(cloudImage).toMatchObject({ content: 'ok', visibility: 'private', replaced: [] });
+    const openstack = (...args: string[]) =>
+      execFileSync('/usr/bin/openstack', args, {
+        encoding: 'utf8',
+        env: project.env,
+        stdio: ['ignore', 'pipe', 'pipe'],
+      });
+    const id = cloudImage?.id ?? '';
+    const shown = JSON.parse(openstack('image', 'show', '-f', 'json', id)) as {
+      min_disk: number;
+      visibility: string;
+      properties: Record<string, string>;
+    };
+    expect(shown).toMatchObject({
+      min_disk: 8,
+      visibility: 'private',
+      properties: {
+        architecture: 'x86_64',
+        os_distro: 'debian',
+        hw_firmware_type: 'bios',
+        hw_qemu_guest_agent: 'yes',
+        img_config_drive: 'mandatory',
+        port_image_verified: 'yes',
+        port_image_state: 'complete',
+      },
+    });
+    openstack('image', 'save', '--file', path.join(dir, 'downloaded.qcow2'), id);
+    expect(await shaOf(path.join(dir, 'downloaded.qcow2'))).toBe(summary.outputs[0]?.sha256);
+  });
+
+  test(
+    'the downloaded image boots and fetches its data from Swift with the URLs that were made for it',
+    async () => {
+      const provision = path.join(job, 'out', 'provision.json');
+      const args = [
+        'verify',
+        path.join(dir, 'downloaded.qcow2'),
+        '--platform',
+        'openstack',
+        '--provision',
+        provision,
+      ];
+      const result = await runCli([...args, '--logs', path.join(dir, 'downloaded'), '--json'], {
+        timeoutMs: HOUR_MS,
+      });
+      expect(result.exitCode, result.stderr.slice(-2000)).toBe(0);
+      const { checks } = result.json() as { checks: { name: string; ok: boolean; detail: string }[] };
+      expect(checks.find((c) => c.name === 'data sets')).toMatchObject({
+        ok: true,
+        detail: '2 restored and verified',
+      });
+    },
+    HOUR_MS,
+  );
+
+  test('its contract holds on its disk, and its needs are met', async () => {
+    const image = summary.outputs[0]?.path ?? '';
+    const verified = await runCli(['contract', 'verify', image], { timeoutMs: HOUR_MS });
+    expect(verified.exitCode, verified.stdout + verified.stderr).toBe(0);
+    const out = path.join(job, 'out');
+    const match = ['contract', 'match', path.join(out, 'contract.json'), '--target', 'openstack'];
+    const matched = await runCli([...match, '--provision', path.join(out, 'provision.json')]);
+    expect(matched.exitCode, matched.stdout + matched.stderr).toBe(0);
+  });
+
+  test('no signature and no token lies in the job, but in the three files for the instance', async () => {
+    const holders = execFileSync('grep', ['-rlE', 'temp_url_sig|gAAAA', job], { encoding: 'utf8' });
+    expect(
+      holders
+        .trim()
+        .split('\n')
+        .map((f) => path.relative(job, f))
+        .sort(),
+    ).toEqual(['out/provision.json', 'out/user-data.yaml', 'out/vendor-data.json']);
+    for (const name of ['provision.json', 'user-data.yaml', 'vendor-data.json']) {
+      expect((await fs.stat(path.join(job, 'out', name))).mode & 0o077).toBe(0);
+    }
+  });
+
   test('every stripped file is in the store as it was: content, mode, owner, times, xattrs, ACLs, links, holes', async () => {
     await compareData(summary, disk);
   });
 
   test('resuming a finished job does nothing and says the same', async () => {
     const before = await fs.readFile(path.join(job, 'journal.jsonl'), 'utf8');
-    const again = await runCli(['resume', job, '--json'], { timeoutMs: HOUR_MS });
+    const again = await runCli(['resume', job, '--json'], { timeoutMs: HOUR_MS, env });
     expect(again.exitCode, again.stderr).toBe(0);
     const repeated = parseJournal(
       (await fs.readFile(path.join(job, 'journal.jsonl'), 'utf8')).slice(before.length),
@@ -160,7 +270,7 @@ describe.skipIf(missing)('bios-lvm to OpenStack, data stripped', () => {
     await handle.read(byte, 0, 1, 70_000);
     try {
       await handle.write(Buffer.from([(byte[0] ?? 0) ^ 0xff]), 0, 1, 70_000);
-      const result = await runCli(['resume', job], { timeoutMs: HOUR_MS });
+      const result = await runCli(['resume', job], { timeoutMs: HOUR_MS, env });
       expect(result.exitCode).toBe(3);
       expect(result.stderr).toContain('JOB_TAMPERED');
     } finally {
@@ -179,11 +289,6 @@ describe.skipIf(missing)('bios-lvm to OpenStack, data stripped', () => {
     const killJob = (): string => path.join(dir, 'killed');
     let source: string;
     let sourceSha: string;
-    const sha = async (file: string): Promise<string> =>
-      createHash('sha256')
-        .update(await fs.readFile(file))
-        .digest('hex');
-
     beforeAll(async () => {
       const base = path.join(dir, 'base');
       const commands = path.join(dir, 'customize.txt');
@@ -202,7 +307,7 @@ describe.skipIf(missing)('bios-lvm to OpenStack, data stripped', () => {
         base,
       ];
       source = (await convert(disk, flags)).outputs[0]?.path ?? '';
-      sourceSha = await sha(source);
+      sourceSha = await shaOf(source);
     }, HOUR_MS);
 
     const flags = (): string[] => [
@@ -277,7 +382,7 @@ describe.skipIf(missing)('bios-lvm to OpenStack, data stripped', () => {
       expect(existsSync(path.join(killJob(), 'out', 'again.qcow2'))).toBe(
         ['verify', 'upload'].includes(stage),
       );
-      expect(await sha(source)).toBe(sourceSha);
+      expect(await shaOf(source)).toBe(sourceSha);
     });
 
     test('Ctrl-C: children stop within ten seconds, one line, exit status 130, lock released', async () => {
@@ -303,7 +408,7 @@ describe.skipIf(missing)('bios-lvm to OpenStack, data stripped', () => {
         .split('\n')
         .filter((l) => l.includes(job));
       expect(left).toEqual([]);
-      expect(await sha(source)).toBe(sourceSha);
+      expect(await shaOf(source)).toBe(sourceSha);
     });
 
     test('no room for the work disk: refused before anything, exit status 5, nothing left', async () => {
@@ -317,7 +422,7 @@ describe.skipIf(missing)('bios-lvm to OpenStack, data stripped', () => {
       } finally {
         execFileSync('umount', [small]);
       }
-      expect(await sha(source)).toBe(sourceSha);
+      expect(await shaOf(source)).toBe(sourceSha);
     });
 
     test('the last resume finishes, having repeated nothing that was done', async () => {
@@ -333,7 +438,7 @@ describe.skipIf(missing)('bios-lvm to OpenStack, data stripped', () => {
         source: { sha256Unchanged: true },
         outputs: [{ verified: true }],
       });
-      expect(await sha(source)).toBe(sourceSha);
+      expect(await shaOf(source)).toBe(sourceSha);
       expect((await fs.readdir(killJob())).filter((n) => n === 'tmp' || n === 'lock')).toEqual([]);
     });
   });

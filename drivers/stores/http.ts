@@ -3,9 +3,9 @@ import { Readable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Provision, ProvisionAuth } from '../../core/contract.ts';
 import { asPortError, PortError } from '../../core/errors.ts';
-import { HttpClient, HttpError, type HttpRequest, type HttpResponse } from '../openstack/api/http.ts';
-import { withRetries } from '../openstack/api/retry.ts';
-import { CloudSession } from '../openstack/api/session.ts';
+import { HttpClient, HttpError, type HttpRequest, type HttpResponse } from '../../tools/openstack/http.ts';
+import { withRetries } from '../../tools/openstack/retry.ts';
+import { CloudSession } from '../../tools/openstack/session.ts';
 import { checkKey } from './key.ts';
 import type { GetOptions, Store, StoredObject } from './store.ts';
 

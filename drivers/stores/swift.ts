@@ -8,15 +8,15 @@ import { DATA_SET_ID } from '../../core/data-set.ts';
 import { PortError } from '../../core/errors.ts';
 import { formatBytes } from '../../core/sizes.ts';
 import { printable } from '../../core/text.ts';
-import { HttpError } from '../openstack/api/http.ts';
-import type { CloudSession } from '../openstack/api/session.ts';
-import { SwiftApi } from '../openstack/api/swift.ts';
-import type { SwiftInfo } from '../openstack/api/swift-info.ts';
-import { putStream } from '../openstack/api/swift-large.ts';
-import { MARK_HEADER, type SwiftObject } from '../openstack/api/swift-object.ts';
-import { quotasOf } from '../openstack/api/swift-put.ts';
-import { isPartName, sweepParts } from '../openstack/api/swift-slo.ts';
-import { proveTempUrls, revokeTempUrls, tempUrlDigest } from '../openstack/api/tempurl.ts';
+import { HttpError } from '../../tools/openstack/http.ts';
+import type { CloudSession } from '../../tools/openstack/session.ts';
+import { SwiftApi } from '../../tools/openstack/swift.ts';
+import type { SwiftInfo } from '../../tools/openstack/swift-info.ts';
+import { putStream } from '../../tools/openstack/swift-large.ts';
+import { MARK_HEADER, type SwiftObject } from '../../tools/openstack/swift-object.ts';
+import { quotasOf } from '../../tools/openstack/swift-put.ts';
+import { isPartName, sweepParts } from '../../tools/openstack/swift-slo.ts';
+import { proveTempUrls, revokeTempUrls, tempUrlDigest } from '../../tools/openstack/tempurl.ts';
 import { checkKey } from './key.ts';
 import type {
   Content,

@@ -1,11 +1,11 @@
 /** What killed uploads left and no listing of a store shows: parts of large objects, temporary files. */
 import * as fs from 'node:fs/promises';
 import * as path from 'node:path';
-import { isPartName, namesOf } from '../../drivers/openstack/api/swift-slo.ts';
 import { FileStore } from '../../drivers/stores/file.ts';
 import { checkKey } from '../../drivers/stores/key.ts';
 import type { Store, StoredObject } from '../../drivers/stores/store.ts';
 import { SwiftStore } from '../../drivers/stores/swift.ts';
+import { isPartName, namesOf } from '../../tools/openstack/swift-slo.ts';
 
 /** A hidden object that nothing refers to. */
 export interface Leftover extends StoredObject {

@@ -3,16 +3,16 @@ import { randomBytes } from 'node:crypto';
 import { Readable } from 'node:stream';
 import type { Provision, ProvisionAuth } from '../../core/contract.ts';
 import { PortError } from '../../core/errors.ts';
+import type { Store } from '../../drivers/stores/store.ts';
+import { SwiftStore } from '../../drivers/stores/swift.ts';
 import {
   createApplicationCredential,
   readRules,
   rulesCover,
   showApplicationCredential,
   widerRules,
-} from '../../drivers/openstack/api/application-credential.ts';
-import type { CloudSession } from '../../drivers/openstack/api/session.ts';
-import type { Store } from '../../drivers/stores/store.ts';
-import { SwiftStore } from '../../drivers/stores/swift.ts';
+} from '../../tools/openstack/application-credential.ts';
+import type { CloudSession } from '../../tools/openstack/session.ts';
 import { requireManifest } from './sets.ts';
 
 /** Instead of signed URLs: a new application credential, or one that exists. */

@@ -1,11 +1,11 @@
 /** Taking back what was minted, with proof. */
 import { PortError } from '../../core/errors.ts';
+import type { Store } from '../../drivers/stores/store.ts';
 import {
   deleteApplicationCredential,
   showApplicationCredential,
-} from '../../drivers/openstack/api/application-credential.ts';
-import { CloudSession } from '../../drivers/openstack/api/session.ts';
-import type { Store } from '../../drivers/stores/store.ts';
+} from '../../tools/openstack/application-credential.ts';
+import { CloudSession } from '../../tools/openstack/session.ts';
 import { pointerEnd } from './gc-plan.ts';
 import { objectsOf, requireId } from './sets.ts';
 

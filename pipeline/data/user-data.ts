@@ -1,31 +1,20 @@
 /** Ways of handing a provision document to an instance: user data for cloud-init, properties of the instance. */
 import { isIP } from 'node:net';
-import { stringify } from 'yaml';
 import type { Provision } from '../../core/contract.ts';
 import { PortError } from '../../core/errors.ts';
 import { printable } from '../../core/text.ts';
+import { provisionUserData, USER_DATA_LIMIT_BYTES } from '../../tools/user-data.ts';
 
-/** Where the instance looks for what a user-data part wrote. */
-export const RUN_PROVISION = '/run/port-image/provision.json';
 /** Longest value of one metadata item of an instance (Nova: `metadata_items`, 255 characters). */
 const PROPERTY_CHARS = 255;
-/** Nova refuses longer user data; counted after base64 (nova/objects/instance.py). */
-const USER_DATA_BYTES = 65_535;
 
 /** A `#cloud-config` that writes the document into the instance, readable by root alone. Throws USAGE when too long. */
 export function cloudConfig(document: Provision): string {
-  const file = {
-    path: RUN_PROVISION,
-    owner: 'root:root',
-    permissions: '0600',
-    content: `${JSON.stringify(document)}\n`,
-  };
-  const text = `#cloud-config\n${stringify({ write_files: [file] }, { lineWidth: 0 })}`;
-  const bytes = Math.ceil(Buffer.byteLength(text) / 3) * 4;
-  if (bytes > USER_DATA_BYTES) {
+  const { text, encodedBytes } = provisionUserData(document);
+  if (encodedBytes > USER_DATA_LIMIT_BYTES) {
     throw new PortError(
       'USAGE',
-      `the user data would take ${bytes} bytes, a cloud allows ${USER_DATA_BYTES}`,
+      `the user data would take ${encodedBytes} bytes, a cloud allows ${USER_DATA_LIMIT_BYTES}`,
       {
         hint: 'mint fewer data sets at once, or use --pointer',
       },

@@ -8,14 +8,14 @@ import { sha256File } from '../../core/files.ts';
 import type { GlanceRequest } from '../../core/request.ts';
 import type { StageContext } from '../../core/stage.ts';
 import type { Artifact, Verification } from '../../core/types.ts';
-import { loadCloud } from '../../drivers/openstack/api/config.ts';
-import { CloudSession } from '../../drivers/openstack/api/session.ts';
 import { openstack } from '../../drivers/openstack/index.ts';
 import { imageProperties } from '../../drivers/openstack/properties.ts';
 import { readSigningKey, signFile } from '../../drivers/openstack/signature.ts';
 import { type GlanceResult, uploadImage } from '../../drivers/openstack/upload/index.ts';
 import { jobMark } from '../../drivers/openstack/upload/own-images.ts';
 import { type GlancePlan, planUpload } from '../../drivers/openstack/upload/plan.ts';
+import { loadCloud } from '../../tools/openstack/config.ts';
+import { CloudSession } from '../../tools/openstack/session.ts';
 import { rawDigest } from './raw-digest.ts';
 
 /** The request's part for Glance, where the openstack platform is among the wanted ones. */

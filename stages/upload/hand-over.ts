@@ -50,8 +50,8 @@ export function handOver(input: HandOver): string {
 }
 
 /** The command that starts an instance of an uploaded image. One line, so that it can be copied. */
-export function serverCreate(name: string, glance: GlanceResult, hasData: boolean): string {
-  const userData = hasData ? ' --user-data user-data.yaml' : '';
+export function serverCreate(name: string, glance: GlanceResult, userDataFile: string | undefined): string {
+  const userData = userDataFile === undefined ? '' : ` --user-data ${shellWord(userDataFile)}`;
   return `openstack --os-cloud ${shellWord(glance.cloud)} server create --image ${glance.imageId} --flavor FLAVOR --network NETWORK --config-drive True${userData} ${shellWord(name)}`;
 }
 
@@ -82,7 +82,7 @@ function glanceSection(input: HandOver, glance: GlanceResult): string[] {
   return [
     `OpenStack: the image is in Glance of ${printable(glance.cloud)}`,
     `  id ${glance.imageId}, ${glance.visibility}, ${verified === 'ok' ? `verified (${proof})` : `NOT verified: ${proof}`}`,
-    `  ${serverCreate(input.name, glance, input.dataSets.length > 0)}`,
+    `  ${serverCreate(input.name, glance, input.dataSets.length > 0 ? 'user-data.yaml' : undefined)}`,
     `  The flavor needs a disk of ${minDisk} GiB and ${minRam} MiB of memory. The properties of the image:`,
     ...Object.entries(glance.properties).map(([key, value]) => `    ${key}=${printable(value)}`),
     ...(input.dataSets.length > 0

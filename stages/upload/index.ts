@@ -89,7 +89,8 @@ async function run(ctx: StageContext): Promise<UploadResult> {
     ...(provisioning.expires === undefined ? {} : { provisionExpires: provisioning.expires }),
   };
   if (glance === undefined) return { destination: 'file', ...handed };
-  const command = serverCreate(ctx.request.name, glance, dataSets.length > 0);
+  const userData = dataSets.length > 0 ? path.join(out, 'user-data.yaml') : undefined;
+  const command = serverCreate(ctx.request.name, glance, userData);
   return { destination: 'glance', ...glance, ...handed, serverCreate: command };
 }
 

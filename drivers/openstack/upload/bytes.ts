@@ -1,10 +1,10 @@
 /** Sends the content to a queued image, again when it has to; an image that does not come back is replaced by a new one. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { PortError } from '../../../core/errors.ts';
-import type { GlanceApi } from '../api/glance.ts';
-import type { GlanceImage } from '../api/glance-types.ts';
-import { HttpError } from '../api/http.ts';
-import { withRetries } from '../api/retry.ts';
+import type { GlanceApi } from '../../../tools/openstack/glance.ts';
+import type { GlanceImage } from '../../../tools/openstack/glance-types.ts';
+import { HttpError } from '../../../tools/openstack/http.ts';
+import { withRetries } from '../../../tools/openstack/retry.ts';
 import { type SentFile, sentFile } from './content.ts';
 import type { UploadInput } from './types.ts';
 
@@ -102,7 +102,7 @@ async function explained(glance: GlanceApi, error: unknown, signal: AbortSignal)
   }
   if (error.status !== 413) return error;
   const usage = await glance.usage({ signal }).catch(() => undefined);
-  const total = usage?.['image_size_total'];
+  const total = usage?.image_size_total;
   const quota =
     total !== undefined && total.limit >= 0 ? `${total.usage} of ${total.limit} MiB are in use` : '';
   return new PortError('CLOUD_REFUSED', `the image is larger than this cloud takes: ${error.message}`, {

@@ -1,10 +1,10 @@
 /** Whether the cloud holds what was sent. */
 import { createHash } from 'node:crypto';
 import { PortError } from '../../../core/errors.ts';
-import type { GlanceApi } from '../api/glance.ts';
-import type { GlanceImage } from '../api/glance-types.ts';
-import { HttpError } from '../api/http.ts';
-import { withRetries } from '../api/retry.ts';
+import type { GlanceApi } from '../../../tools/openstack/glance.ts';
+import type { GlanceImage } from '../../../tools/openstack/glance-types.ts';
+import { HttpError } from '../../../tools/openstack/http.ts';
+import { withRetries } from '../../../tools/openstack/retry.ts';
 import { fileDigest, type SentFile } from './content.ts';
 import type { RemoteHash, UploadInput } from './types.ts';
 

@@ -3,7 +3,7 @@ import { createHash, type Hash } from 'node:crypto';
 import * as fs from 'node:fs/promises';
 import { PortError } from '../../../core/errors.ts';
 import { printable } from '../../../core/text.ts';
-import type { ReplayableBody } from '../api/http.ts';
+import type { ReplayableBody } from '../../../tools/openstack/http.ts';
 
 const READ_BYTES = 1024 * 1024;
 /**

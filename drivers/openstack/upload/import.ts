@@ -1,9 +1,9 @@
 /** glance-direct: the file is staged, then Glance brings it into one or several stores. */
-import type { GlanceApi } from '../api/glance.ts';
-import { waitForImport } from '../api/glance-import.ts';
-import type { GlanceImage } from '../api/glance-types.ts';
-import { HttpError } from '../api/http.ts';
-import { withRetries } from '../api/retry.ts';
+import type { GlanceApi } from '../../../tools/openstack/glance.ts';
+import { waitForImport } from '../../../tools/openstack/glance-import.ts';
+import type { GlanceImage } from '../../../tools/openstack/glance-types.ts';
+import { HttpError } from '../../../tools/openstack/http.ts';
+import { withRetries } from '../../../tools/openstack/retry.ts';
 import type { UploadInput } from './types.ts';
 
 /** Stores that must have the image in the end; empty: whichever is the cloud's default. */

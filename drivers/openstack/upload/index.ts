@@ -6,11 +6,11 @@
 import { randomUUID } from 'node:crypto';
 import { asPortError, PortError } from '../../../core/errors.ts';
 import { printable } from '../../../core/text.ts';
-import { GlanceApi } from '../api/glance.ts';
-import { waitForImport } from '../api/glance-import.ts';
-import type { GlanceImage } from '../api/glance-types.ts';
-import type { CloudSession } from '../api/session.ts';
-import { SwiftApi } from '../api/swift.ts';
+import { GlanceApi } from '../../../tools/openstack/glance.ts';
+import { waitForImport } from '../../../tools/openstack/glance-import.ts';
+import type { GlanceImage } from '../../../tools/openstack/glance-types.ts';
+import type { CloudSession } from '../../../tools/openstack/session.ts';
+import { SwiftApi } from '../../../tools/openstack/swift.ts';
 import { STATE } from '../properties.ts';
 import { sendContent } from './bytes.ts';
 import { type Comparison, compareRemote, isSameFile } from './compare.ts';
@@ -112,7 +112,7 @@ class Upload {
   /** This job's own image, complete since a run that was killed before it could say so. */
   async #finished(versions: readonly GlanceImage[]): Promise<Arrived | undefined> {
     for (const image of versions) {
-      if (image['port_image_job'] !== this.#input.jobId || image.status !== 'active') continue;
+      if (image.port_image_job !== this.#input.jobId || image.status !== 'active') continue;
       if (!(await isSameFile(image, this.#input))) continue;
       const comparison = await compareRemote(this.#glance, image, this.#input);
       return { image, method: methodOf(image), comparison };
@@ -232,8 +232,8 @@ class Upload {
         min_disk: properties.minDisk,
         min_ram: properties.minRam,
         port_image_job: jobId,
-        port_image_id: properties.properties['port_image_id'],
-        port_image_version: properties.properties['port_image_version'],
+        port_image_id: properties.properties.port_image_id,
+        port_image_version: properties.properties.port_image_version,
         port_image_state: STATE.inProgress,
       },
       { signal },
@@ -277,5 +277,5 @@ class Upload {
 
 /** How a finished image came in: an import leaves the list of failed stores behind, a PUT nothing. */
 function methodOf(image: GlanceImage): ChosenMethod {
-  return image['os_glance_failed_import'] === undefined ? 'put' : 'import';
+  return image.os_glance_failed_import === undefined ? 'put' : 'import';
 }

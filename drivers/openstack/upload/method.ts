@@ -3,8 +3,8 @@ import { PortError } from '../../../core/errors.ts';
 import type { GlanceRequest } from '../../../core/request.ts';
 import { GIB } from '../../../core/sizes.ts';
 import { printable } from '../../../core/text.ts';
-import type { GlanceApi } from '../api/glance.ts';
-import type { GlanceStore } from '../api/glance-types.ts';
+import type { GlanceApi } from '../../../tools/openstack/glance.ts';
+import type { GlanceStore } from '../../../tools/openstack/glance-types.ts';
 import type { ChosenMethod } from './types.ts';
 
 /** What a cloud offers. */

@@ -1,7 +1,7 @@
 /** Images of this project: those of this job, older versions, and strangers of the same name. */
 import { createHash } from 'node:crypto';
-import type { GlanceApi } from '../api/glance.ts';
-import type { GlanceImage } from '../api/glance-types.ts';
+import type { GlanceApi } from '../../../tools/openstack/glance.ts';
+import type { GlanceImage } from '../../../tools/openstack/glance-types.ts';
 import { STATE } from '../properties.ts';
 
 /** Images beside the one that is to be uploaded. */
@@ -28,14 +28,14 @@ export async function readNeighbours(
   for await (const image of glance.list({ owner, name }, { signal })) {
     // A filter the service does not know is ignored by some: look again.
     if (image.owner !== owner || image.name !== name || image.os_hidden) continue;
-    if (image['port_image_state'] === STATE.complete && typeof image['port_image_id'] === 'string') {
+    if (image.port_image_state === STATE.complete && typeof image.port_image_id === 'string') {
       found.versions.push(image);
-    } else if (image['port_image_job'] === undefined) {
+    } else if (image.port_image_job === undefined) {
       found.foreign.push(image);
     }
   }
   found.unfinished = found.unfinished.filter(
-    (i) => i.owner === owner && i['port_image_job'] === jobId && i['port_image_state'] === STATE.inProgress,
+    (i) => i.owner === owner && i.port_image_job === jobId && i.port_image_state === STATE.inProgress,
   );
   found.versions.sort((a, b) => b.created_at.localeCompare(a.created_at));
   return found;

@@ -4,11 +4,11 @@ import { PortError } from '../../../core/errors.ts';
 import type { GlanceRequest } from '../../../core/request.ts';
 import { MIB } from '../../../core/sizes.ts';
 import { printable } from '../../../core/text.ts';
-import { GlanceApi } from '../api/glance.ts';
-import { HttpError } from '../api/http.ts';
-import type { CloudSession } from '../api/session.ts';
-import { SwiftApi } from '../api/swift.ts';
-import { tempUrlDigest } from '../api/tempurl.ts';
+import { GlanceApi } from '../../../tools/openstack/glance.ts';
+import { HttpError } from '../../../tools/openstack/http.ts';
+import type { CloudSession } from '../../../tools/openstack/session.ts';
+import { SwiftApi } from '../../../tools/openstack/swift.ts';
+import { tempUrlDigest } from '../../../tools/openstack/tempurl.ts';
 import { STATE } from '../properties.ts';
 import { readSigningKey } from '../signature.ts';
 import { chooseMethod, readOffer } from './method.ts';
@@ -65,14 +65,14 @@ export async function planUpload(session: CloudSession, input: PlanInput): Promi
     cloud: session.config.name,
     method,
     why,
-    replaces: neighbours.versions.filter((v) => v['port_image_job'] !== input.jobId).map((v) => v.id),
+    replaces: neighbours.versions.filter((v) => v.port_image_job !== input.jobId).map((v) => v.id),
     leftovers: neighbours.unfinished.map((i) => i.id),
   };
 }
 
 async function refuseQuota(glance: GlanceApi, { bytes, signal }: PlanInput): Promise<void> {
   const usage = await glance.usage({ signal });
-  const total = usage?.['image_size_total'];
+  const total = usage?.image_size_total;
   if (total !== undefined && total.limit >= 0 && total.usage + bytes / MIB >= total.limit) {
     throw new PortError(
       'CLOUD_REFUSED',
@@ -80,7 +80,7 @@ async function refuseQuota(glance: GlanceApi, { bytes, signal }: PlanInput): Pro
       { hint: 'remove older images or ask the operator for more (image_size_total)' },
     );
   }
-  const count = usage?.['image_count_total'];
+  const count = usage?.image_count_total;
   if (count !== undefined && count.limit >= 0 && count.usage >= count.limit) {
     throw new PortError('CLOUD_REFUSED', `the project has ${count.usage} of ${count.limit} allowed images`, {
       hint: 'remove older images or ask the operator for more (image_count_total)',
@@ -89,7 +89,7 @@ async function refuseQuota(glance: GlanceApi, { bytes, signal }: PlanInput): Pro
 }
 
 function refuseName({ versions, foreign }: Neighbours, { name, request, jobId, warn }: PlanInput): void {
-  const others = versions.filter((v) => v['port_image_job'] !== jobId);
+  const others = versions.filter((v) => v.port_image_job !== jobId);
   const [first] = others;
   if (request.onExists === 'fail' && (first ?? foreign[0]) !== undefined) {
     throw new PortError(

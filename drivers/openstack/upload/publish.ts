@@ -1,9 +1,9 @@
 /** The second phase: properties in one request, then who may see the image, then its older versions. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { PortError } from '../../../core/errors.ts';
-import type { GlanceApi } from '../api/glance.ts';
-import { namesIn } from '../api/glance-import.ts';
-import type { GlanceImage, PatchOperation } from '../api/glance-types.ts';
+import type { GlanceApi } from '../../../tools/openstack/glance.ts';
+import { namesIn } from '../../../tools/openstack/glance-import.ts';
+import type { GlanceImage, PatchOperation } from '../../../tools/openstack/glance-types.ts';
 import { isManaged, STATE } from '../properties.ts';
 import type { Replaced, UploadInput } from './types.ts';
 

@@ -1,8 +1,8 @@
 /** The detour over Swift: the file goes there in parts that a later run finds again, and Glance reads a signed URL. */
-import type { GlanceApi } from '../api/glance.ts';
-import { waitForImport } from '../api/glance-import.ts';
-import type { GlanceImage } from '../api/glance-types.ts';
-import { SwiftApi } from '../api/swift.ts';
+import type { GlanceApi } from '../../../tools/openstack/glance.ts';
+import { waitForImport } from '../../../tools/openstack/glance-import.ts';
+import type { GlanceImage } from '../../../tools/openstack/glance-types.ts';
+import { SwiftApi } from '../../../tools/openstack/swift.ts';
 import { startImportOnce, wantedStores } from './import.ts';
 import type { UploadInput } from './types.ts';
 

@@ -1,9 +1,9 @@
 import { randomBytes } from 'node:crypto';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
-import { GlanceApi } from '../../../drivers/openstack/api/glance.ts';
-import type { GlanceImage } from '../../../drivers/openstack/api/glance-types.ts';
-import { CloudSession } from '../../../drivers/openstack/api/session.ts';
 import { type UploadInput, uploadImage } from '../../../drivers/openstack/upload/index.ts';
+import { GlanceApi } from '../../../tools/openstack/glance.ts';
+import type { GlanceImage } from '../../../tools/openstack/glance-types.ts';
+import { CloudSession } from '../../../tools/openstack/session.ts';
 import { type Cloud, startCloud, type TestProject } from '../../support/cloud.ts';
 import { type FaultProxy, startFaultProxy } from '../../support/fault-proxy.ts';
 import { digest, imageFile, openSession, uploadInput } from './glance-support.ts';
@@ -47,7 +47,7 @@ async function named(name: string): Promise<GlanceImage[]> {
 /** One image of that name, with the bytes of the file as Glance gives them. */
 async function expectWhole(input: UploadInput, content: Buffer): Promise<void> {
   const images = await named(input.name);
-  expect(images.map((i) => [i.status, i.visibility, i['port_image_state']])).toEqual([
+  expect(images.map((i) => [i.status, i.visibility, i.port_image_state])).toEqual([
     ['active', 'private', 'complete'],
   ]);
   const answer = await glance.download(images[0]?.id ?? '');
@@ -132,7 +132,7 @@ test('refused properties: the bytes stay, private and marked, and the next run s
   proxy.on({ method: 'PATCH' }, { status: 403 });
   await expect(uploadImage(session, input)).rejects.toMatchObject({ code: 'CLOUD_REFUSED' });
   // The bytes are right, so they are kept for the next run, private and marked.
-  expect((await named(input.name)).map((i) => [i.visibility, i['port_image_state']])).toEqual([
+  expect((await named(input.name)).map((i) => [i.visibility, i.port_image_state])).toEqual([
     ['private', 'in-progress'],
   ]);
   proxy.reset();

@@ -6,12 +6,12 @@ import * as path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
-import { GlanceApi } from '../../../drivers/openstack/api/glance.ts';
-import type { GlanceImage } from '../../../drivers/openstack/api/glance-types.ts';
-import type { CloudSession } from '../../../drivers/openstack/api/session.ts';
-import { SwiftApi } from '../../../drivers/openstack/api/swift.ts';
 import { uploadImage } from '../../../drivers/openstack/upload/index.ts';
 import { stagingContainer } from '../../../drivers/openstack/upload/web-download.ts';
+import { GlanceApi } from '../../../tools/openstack/glance.ts';
+import type { GlanceImage } from '../../../tools/openstack/glance-types.ts';
+import type { CloudSession } from '../../../tools/openstack/session.ts';
+import { SwiftApi } from '../../../tools/openstack/swift.ts';
 import { type Cloud, startCloud, type TestProject } from '../../support/cloud.ts';
 import { type Action, type FaultProxy, startFaultProxy } from '../../support/fault-proxy.ts';
 import { imageFile, openSession, uploadInput } from './glance-support.ts';
@@ -147,7 +147,7 @@ test.each(STEPS)('killed $step: nothing is public, the next run completes it', a
   const result = await uploadImage(session, uploadInput(image, request, { name, jobId }));
   expect(result.verified).toBe('ok');
   expect(
-    (await named(name)).map((i) => [i.id, i.status, i.visibility, i['port_image_state'], i.os_hidden]),
+    (await named(name)).map((i) => [i.id, i.status, i.visibility, i.port_image_state, i.os_hidden]),
   ).toEqual([[result.imageId, 'active', 'community', 'complete', false]]);
   expect(await new SwiftApi(session).headContainer(stagingContainer(jobId))).toBeUndefined();
 });

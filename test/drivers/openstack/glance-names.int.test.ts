@@ -1,11 +1,11 @@
 import { randomBytes } from 'node:crypto';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { GlanceRequest } from '../../../core/request.ts';
-import { GlanceApi } from '../../../drivers/openstack/api/glance.ts';
-import type { GlanceImage } from '../../../drivers/openstack/api/glance-types.ts';
-import type { CloudSession } from '../../../drivers/openstack/api/session.ts';
 import { uploadImage } from '../../../drivers/openstack/upload/index.ts';
 import { type PlanInput, planUpload } from '../../../drivers/openstack/upload/plan.ts';
+import { GlanceApi } from '../../../tools/openstack/glance.ts';
+import type { GlanceImage } from '../../../tools/openstack/glance-types.ts';
+import type { CloudSession } from '../../../tools/openstack/session.ts';
 import { CLOUD_NAME, type Cloud, startCloud, type TestProject } from '../../support/cloud.ts';
 import { startFaultProxy } from '../../support/fault-proxy.ts';
 import { imageFile, openSession, uploadInput } from './glance-support.ts';
@@ -101,7 +101,7 @@ test('fail refuses in the plan and, for one made since, before anything is publi
   const first = await upload(name);
   await expect(plan({ onExists: 'fail' }, { name })).rejects.toMatchObject({ code: 'CLOUD_CONFLICT' });
   await expect(upload(name, { onExists: 'fail' })).rejects.toMatchObject({ code: 'CLOUD_CONFLICT' });
-  const complete = (await named(name)).filter((i) => i['port_image_state'] === 'complete');
+  const complete = (await named(name)).filter((i) => i.port_image_state === 'complete');
   expect(complete.map((i) => i.id)).toEqual([first.imageId]);
 });
 

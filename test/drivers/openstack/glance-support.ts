@@ -4,9 +4,9 @@ import { writeFileSync } from 'node:fs';
 import * as path from 'node:path';
 import { silentLog } from '../../../core/log.ts';
 import { GlanceRequest } from '../../../core/request.ts';
-import { loadCloud } from '../../../drivers/openstack/api/config.ts';
-import { CloudSession } from '../../../drivers/openstack/api/session.ts';
 import type { UploadInput } from '../../../drivers/openstack/upload/index.ts';
+import { loadCloud } from '../../../tools/openstack/config.ts';
+import { CloudSession } from '../../../tools/openstack/session.ts';
 import { CLOUD_NAME } from '../../support/cloud.ts';
 
 /** An image of random bytes: Glance does not look inside. */

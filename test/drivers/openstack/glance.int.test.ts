@@ -3,13 +3,13 @@ import { readFileSync } from 'node:fs';
 import * as path from 'node:path';
 import { promisify } from 'node:util';
 import { afterEach, beforeAll, expect, test } from 'vitest';
-import { GlanceApi } from '../../../drivers/openstack/api/glance.ts';
-import type { GlanceImage } from '../../../drivers/openstack/api/glance-types.ts';
-import type { CloudSession } from '../../../drivers/openstack/api/session.ts';
-import { SwiftApi } from '../../../drivers/openstack/api/swift.ts';
 import { compareRemote } from '../../../drivers/openstack/upload/compare.ts';
 import { uploadImage } from '../../../drivers/openstack/upload/index.ts';
 import { stagingContainer } from '../../../drivers/openstack/upload/web-download.ts';
+import { GlanceApi } from '../../../tools/openstack/glance.ts';
+import type { GlanceImage } from '../../../tools/openstack/glance-types.ts';
+import type { CloudSession } from '../../../tools/openstack/session.ts';
+import { SwiftApi } from '../../../tools/openstack/swift.ts';
 import { type Cloud, startCloud, type TestProject } from '../../support/cloud.ts';
 import { digest, imageFile, openSession, uploadInput } from './glance-support.ts';
 

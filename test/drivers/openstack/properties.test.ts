@@ -66,8 +66,8 @@ test('a usual server', () => {
 });
 
 test.each(Object.entries(DISTRIBUTIONS))('os-release ID %s is %s', (id, distro) => {
-  expect(of({ os: { distro: id } })['os_distro']).toBe(distro);
-  expect(of({ os: { distro: id.toUpperCase() } })['os_distro']).toBe(distro);
+  expect(of({ os: { distro: id } }).os_distro).toBe(distro);
+  expect(of({ os: { distro: id.toUpperCase() } }).os_distro).toBe(distro);
 });
 
 test.each(['', 'evil', 'debian\nx', '__proto__', 'constructor', 'toString', 'a'.repeat(5000)])(
@@ -85,7 +85,7 @@ test.each(['', '12\n13', '$(id)', '../..', '1'.repeat(40), 'sid/x', '\u202e12'])
 );
 
 test.each(['12', '24.04', '9.5', '15-SP6', '20240101'])('version %s', (version) => {
-  expect(of({ os: { version } })['os_version']).toBe(version);
+  expect(of({ os: { version } }).os_version).toBe(version);
 });
 
 test.each([
@@ -98,7 +98,7 @@ test.each([
   ['s390x', 's390x'],
   ['vax', undefined],
 ])('architecture %s is %s', (arch, wanted) => {
-  expect(of({ os: { arch } })['architecture']).toBe(wanted);
+  expect(of({ os: { arch } }).architecture).toBe(wanted);
 });
 
 test('UEFI names q35 and claims no secure boot', () => {
@@ -124,15 +124,15 @@ test('buses follow the drivers of the image', () => {
 test('the guest agent is claimed only when it is there', () => {
   expect(of({ input: { agentAdded: false } })).not.toHaveProperty('hw_qemu_guest_agent');
   const packages = [{ name: 'qemu-guest-agent', version: '1', architecture: 'amd64' }];
-  expect(of({ input: { agentAdded: false }, facts: { packages } })['hw_qemu_guest_agent']).toBe('yes');
+  expect(of({ input: { agentAdded: false }, facts: { packages } }).hw_qemu_guest_agent).toBe('yes');
 });
 
 test('config drive and verification', () => {
   const needs = (configDrive: string) => of({ contract: { needs: { configDrive, minRamMiB: 1 } } });
-  expect(needs('optional')['img_config_drive']).toBe('optional');
+  expect(needs('optional').img_config_drive).toBe('optional');
   expect(needs('none')).not.toHaveProperty('img_config_drive');
-  expect(of({ input: { verified: false } })['port_image_verified']).toBe('no');
-  expect(of({ input: { verified: undefined } })['port_image_verified']).toBe('no');
+  expect(of({ input: { verified: false } }).port_image_verified).toBe('no');
+  expect(of({ input: { verified: undefined } }).port_image_verified).toBe('no');
 });
 
 test.each([

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { loadCloud } from '../../../drivers/openstack/api/config.ts';
-import { CloudSession } from '../../../drivers/openstack/api/session.ts';
 import { SwiftStore } from '../../../drivers/stores/swift.ts';
+import { loadCloud } from '../../../tools/openstack/config.ts';
+import { CloudSession } from '../../../tools/openstack/session.ts';
 import { CLOUD_NAME } from '../../support/cloud.ts';
 import { type SwiftWorld, swiftWorld } from './swift-world.ts';
 

@@ -1,10 +1,10 @@
 /** Puts many objects, then a file, into a store; killed on the way by the test. Arguments: clouds.yaml, mode, file. */
 import { createReadStream } from 'node:fs';
 import * as fs from 'node:fs/promises';
-import { loadCloud } from '../../../drivers/openstack/api/config.ts';
-import { CloudSession } from '../../../drivers/openstack/api/session.ts';
-import { SwiftApi } from '../../../drivers/openstack/api/swift.ts';
 import { SwiftStore } from '../../../drivers/stores/swift.ts';
+import { loadCloud } from '../../../tools/openstack/config.ts';
+import { CloudSession } from '../../../tools/openstack/session.ts';
+import { SwiftApi } from '../../../tools/openstack/swift.ts';
 import { CLOUD_NAME } from '../../support/cloud.ts';
 
 const [clouds = '', mode = '', file = ''] = process.argv.slice(2);

@@ -1,10 +1,10 @@
 /** A project in the real Swift behind a fault proxy, and stores in it. */
 import { createHash, randomBytes } from 'node:crypto';
 import type { Readable } from 'node:stream';
-import { loadCloud } from '../../../drivers/openstack/api/config.ts';
-import { CloudSession } from '../../../drivers/openstack/api/session.ts';
-import { SwiftApi } from '../../../drivers/openstack/api/swift.ts';
 import { SwiftStore, type SwiftStoreOptions } from '../../../drivers/stores/swift.ts';
+import { loadCloud } from '../../../tools/openstack/config.ts';
+import { CloudSession } from '../../../tools/openstack/session.ts';
+import { SwiftApi } from '../../../tools/openstack/swift.ts';
 import {
   CLOUD_NAME,
   type Cloud,

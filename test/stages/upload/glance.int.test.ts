@@ -12,15 +12,15 @@ import { CLOUD_NAME, type Cloud, startCloud, type TestProject } from '../../supp
 
 let cloud: Cloud;
 let project: TestProject;
-const before = process.env['OS_CLIENT_CONFIG_FILE'];
+const before = process.env.OS_CLIENT_CONFIG_FILE;
 beforeAll(async () => {
   cloud = await startCloud();
   project = await cloud.project('upload-stage');
-  process.env['OS_CLIENT_CONFIG_FILE'] = project.cloudsYaml;
+  process.env.OS_CLIENT_CONFIG_FILE = project.cloudsYaml;
 });
 afterAll(async () => {
-  if (before === undefined) delete process.env['OS_CLIENT_CONFIG_FILE'];
-  else process.env['OS_CLIENT_CONFIG_FILE'] = before;
+  if (before === undefined) delete process.env.OS_CLIENT_CONFIG_FILE;
+  else process.env.OS_CLIENT_CONFIG_FILE = before;
   await project?.cleanup();
 });
 

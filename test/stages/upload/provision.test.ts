@@ -10,8 +10,8 @@ import type { StageContext } from '../../../core/stage.ts';
 import type { Artifact } from '../../../core/types.ts';
 import type { GlanceResult } from '../../../drivers/openstack/upload/index.ts';
 import { handOver, serverCreate } from '../../../stages/upload/hand-over.ts';
-import { userData } from '../../../stages/upload/provision.ts';
 import { rawDigest } from '../../../stages/upload/raw-digest.ts';
+import { provisionUserData } from '../../../tools/user-data.ts';
 import { requires } from '../../support/requires.ts';
 
 let dir = '';
@@ -25,7 +25,8 @@ const URL = 'https://swift/v1/AUTH_x/c/set?temp_url_sig=0123&temp_url_expires=1&
 
 test('user data is cloud-config that writes the document, closed to others', () => {
   const provision = { version: 1 as const, data: { set: { url: URL } } };
-  const text = userData(provision);
+  const { text, encodedBytes } = provisionUserData(provision);
+  expect(encodedBytes).toBe(Buffer.from(text).toString('base64').length);
   expect(text.startsWith('#cloud-config\n')).toBe(true);
   const [file, ...others] = parse(text).write_files;
   expect(others).toEqual([]);
@@ -56,10 +57,10 @@ const glance: GlanceResult = {
 };
 
 test('the command that starts an instance', () => {
-  expect(serverCreate('shop', glance, true)).toBe(
-    "openstack --os-cloud 'my cloud' server create --image 0b5d2c1e-1111-4222-8333-444455556666 --flavor FLAVOR --network NETWORK --config-drive True --user-data user-data.yaml shop",
+  expect(serverCreate('shop', glance, '/my job/user-data.yaml')).toBe(
+    "openstack --os-cloud 'my cloud' server create --image 0b5d2c1e-1111-4222-8333-444455556666 --flavor FLAVOR --network NETWORK --config-drive True --user-data '/my job/user-data.yaml' shop",
   );
-  expect(serverCreate('shop', glance, false)).not.toContain('--user-data');
+  expect(serverCreate('shop', glance, undefined)).not.toContain('--user-data');
 });
 
 test('the text for people names the image, what it needs and how long the URLs live', () => {

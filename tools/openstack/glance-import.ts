@@ -1,7 +1,7 @@
 /** Waiting for an import: Glance works on its own and tells by the image and its tasks how it goes. */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { PortError } from '../../../core/errors.ts';
-import { printable } from '../../../core/text.ts';
+import { PortError } from '../../core/errors.ts';
+import { printable } from '../../core/text.ts';
 import type { GlanceApi } from './glance.ts';
 import type { GlanceImage, GlanceTask } from './glance-types.ts';
 import { errorText, withoutSignatures } from './http.ts';
@@ -41,14 +41,14 @@ export async function waitForImport(glance: GlanceApi, id: string, wait: ImportW
     signal?.throwIfAborted();
     const image = await glance.show(id, { signal });
     if (image === undefined) throw new PortError('CLOUD', `image ${id} vanished during its import`);
-    const left = namesIn(image['os_glance_importing_to_stores']);
+    const left = namesIn(image.os_glance_importing_to_stores);
     const tasks = await glance.tasks(id, { signal });
     const failure = failureOf(image, tasks, began);
     if (failure !== undefined) throw failure;
     const stores = namesIn(image.stores);
     const isThere = wait.stores.every((store) => stores.includes(store));
     // An active image may still be written by its task: with the properties it had before, over ours.
-    const isBusy = tasks.some((t) => BUSY.has(t.status)) || image['os_glance_import_task'] !== undefined;
+    const isBusy = tasks.some((t) => BUSY.has(t.status)) || image.os_glance_import_task !== undefined;
     if (image.status === 'active' && left.length === 0 && isThere && !isBusy) return image;
     began ||= !WAITING.has(image.status);
     const task = newest(tasks);
@@ -79,7 +79,7 @@ function clean(message: string): string {
 }
 
 function failureOf(image: GlanceImage, tasks: readonly GlanceTask[], began: boolean): PortError | undefined {
-  const failedStores = namesIn(image['os_glance_failed_import']);
+  const failedStores = namesIn(image.os_glance_failed_import);
   const task = newest(tasks);
   const failed =
     failedStores.length > 0 ||

@@ -1,7 +1,7 @@
 /** Glance v2: images, their content and their import. Every call renews the token and retries what may be repeated. */
 import type * as z from 'zod';
-import { PortError } from '../../../core/errors.ts';
-import { printable } from '../../../core/text.ts';
+import { PortError } from '../../core/errors.ts';
+import { printable } from '../../core/text.ts';
 import {
   GlanceImage,
   type GlanceStore,

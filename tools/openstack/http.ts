@@ -3,8 +3,8 @@ import * as fs from 'node:fs/promises';
 import type { Readable } from 'node:stream';
 import { rootCertificates } from 'node:tls';
 import { Agent, type Dispatcher, request as send } from 'undici';
-import { type ErrorCode, PortError } from '../../../core/errors.ts';
-import { printable } from '../../../core/text.ts';
+import { type ErrorCode, PortError } from '../../core/errors.ts';
+import { printable } from '../../core/text.ts';
 
 /** A body that can be sent again: called once per attempt. */
 export type ReplayableBody = () => AsyncIterable<Uint8Array>;

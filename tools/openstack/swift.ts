@@ -1,8 +1,8 @@
 /** Swift's calls: account, containers, objects. Large objects are in swift-large.ts, signed URLs in tempurl.ts. */
 import { Readable } from 'node:stream';
 import * as z from 'zod';
-import { PortError } from '../../../core/errors.ts';
-import { printable } from '../../../core/text.ts';
+import { PortError } from '../../core/errors.ts';
+import { printable } from '../../core/text.ts';
 import type { HttpRequest, HttpResponse } from './http.ts';
 import { withRetries } from './retry.ts';
 import type { CloudSession, SessionRequest } from './session.ts';

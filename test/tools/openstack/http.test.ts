@@ -6,8 +6,8 @@ import type { AddressInfo } from 'node:net';
 import * as os from 'node:os';
 import * as path from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
-import { errorText, HttpClient, retryAfter } from '../../../drivers/openstack/api/http.ts';
-import { withRetries } from '../../../drivers/openstack/api/retry.ts';
+import { errorText, HttpClient, retryAfter } from '../../../tools/openstack/http.ts';
+import { withRetries } from '../../../tools/openstack/retry.ts';
 
 const cleanups: (() => Promise<unknown>)[] = [];
 afterEach(async () => {

@@ -5,7 +5,7 @@ import { request } from 'undici';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { Provision } from '../../../core/contract.ts';
 import type { SwiftStore } from '../../../drivers/stores/swift.ts';
-import { chunked, MIB, random, type SwiftWorld, swiftWorld } from '../stores/swift-world.ts';
+import { chunked, MIB, random, type SwiftWorld, swiftWorld } from '../../drivers/stores/swift-world.ts';
 
 const HOUR_MS = 3_600_000;
 let world: SwiftWorld;

@@ -4,7 +4,7 @@ import {
   readRules,
   rulesCover,
   widerRules,
-} from '../../../drivers/openstack/api/application-credential.ts';
+} from '../../../tools/openstack/application-credential.ts';
 
 const path = '/v1/AUTH_p/data.shop/';
 

@@ -2,8 +2,8 @@ import * as fs from 'node:fs/promises';
 import * as os from 'node:os';
 import * as path from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { cloudName, loadCloud } from '../../../drivers/openstack/api/config.ts';
-import { keystoneRoot } from '../../../drivers/openstack/api/session.ts';
+import { cloudName, loadCloud } from '../../../tools/openstack/config.ts';
+import { keystoneRoot } from '../../../tools/openstack/session.ts';
 
 let home = '';
 beforeEach(async () => {

@@ -1,8 +1,8 @@
 /** Sending one object and proving by its etag that it arrived. */
 import { createHash } from 'node:crypto';
-import { asPortError, PortError } from '../../../core/errors.ts';
-import { formatBytes } from '../../../core/sizes.ts';
-import { printable } from '../../../core/text.ts';
+import { asPortError, PortError } from '../../core/errors.ts';
+import { formatBytes } from '../../core/sizes.ts';
+import { printable } from '../../core/text.ts';
 import { HttpError } from './http.ts';
 import { withRetries } from './retry.ts';
 import type { SwiftApi } from './swift.ts';

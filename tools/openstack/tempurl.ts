@@ -1,8 +1,8 @@
 /** Signed URLs (TempURL) with a key of the container's own, so that one key opens exactly one container. */
 import { createHmac, randomBytes } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { asPortError, PortError } from '../../../core/errors.ts';
-import { printable } from '../../../core/text.ts';
+import { asPortError, PortError } from '../../core/errors.ts';
+import { printable } from '../../core/text.ts';
 import type { SwiftApi } from './swift.ts';
 import type { TempUrlDigest } from './swift-info.ts';
 import { KEY_HEADER, KEY2_HEADER } from './swift-object.ts';

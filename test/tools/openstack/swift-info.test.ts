@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
-import { infoUrl, parseSwiftInfo } from '../../../drivers/openstack/api/swift-info.ts';
-import { planManifests } from '../../../drivers/openstack/api/swift-slo.ts';
-import { signTempUrl } from '../../../drivers/openstack/api/tempurl.ts';
+import { infoUrl, parseSwiftInfo } from '../../../tools/openstack/swift-info.ts';
+import { planManifests } from '../../../tools/openstack/swift-slo.ts';
+import { signTempUrl } from '../../../tools/openstack/tempurl.ts';
 
 const account = new URL('https://swift.example.org/v1/AUTH_1/');
 

@@ -1,7 +1,7 @@
 /** A login to one cloud: Keystone v3 token, catalog, requests that renew the token and try again. */
 import * as z from 'zod';
-import { PortError } from '../../../core/errors.ts';
-import { printable } from '../../../core/text.ts';
+import { PortError } from '../../core/errors.ts';
+import { printable } from '../../core/text.ts';
 import type { CloudAuth, CloudConfig } from './config.ts';
 import { HttpClient, HttpError, type HttpRequest, type HttpResponse } from './http.ts';
 import { type RetryOptions, withRetries } from './retry.ts';

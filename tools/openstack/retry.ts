@@ -1,7 +1,7 @@
 /** Trying again: only temporary failures, with growing jittered pauses, and as late as the server asks. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import pRetry from 'p-retry';
-import { asPortError, PortError } from '../../../core/errors.ts';
+import { asPortError, PortError } from '../../core/errors.ts';
 import { HttpError } from './http.ts';
 
 /** How often and how long. */

@@ -1,7 +1,7 @@
 /** The login against a real Keystone, and through the TLS front with its own authority. */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { type CloudConfig, loadCloud } from '../../../drivers/openstack/api/config.ts';
-import { CloudSession, keystoneRoot } from '../../../drivers/openstack/api/session.ts';
+import { type CloudConfig, loadCloud } from '../../../tools/openstack/config.ts';
+import { CloudSession, keystoneRoot } from '../../../tools/openstack/session.ts';
 import { runCli } from '../../support/cli.ts';
 import { CLOUD_NAME, type Cloud, startCloud, type TestProject } from '../../support/cloud.ts';
 import { startFaultProxy } from '../../support/fault-proxy.ts';

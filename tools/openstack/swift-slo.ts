@@ -1,8 +1,8 @@
 /** Static large objects: manifests over parts in the same container, nested past the service's limit. */
 import { createHash } from 'node:crypto';
 import PQueue from 'p-queue';
-import { PortError } from '../../../core/errors.ts';
-import { printable } from '../../../core/text.ts';
+import { PortError } from '../../core/errors.ts';
+import { printable } from '../../core/text.ts';
 import { withRetries } from './retry.ts';
 import type { SwiftApi } from './swift.ts';
 import { giveUp, healing, plainEtag } from './swift-object.ts';

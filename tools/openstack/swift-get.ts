@@ -1,7 +1,7 @@
 /** Reading an object to its end over connections that break: the next request goes on where the last one stopped. */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { asPortError, PortError } from '../../../core/errors.ts';
-import { printable } from '../../../core/text.ts';
+import { asPortError, PortError } from '../../core/errors.ts';
+import { printable } from '../../core/text.ts';
 import { HttpError, type HttpResponse } from './http.ts';
 import { giveUp } from './swift-object.ts';
 

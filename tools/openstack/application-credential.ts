@@ -3,8 +3,8 @@
  * Keystone API 3.13 (Train) brought access rules; docs.openstack.org/api-ref/identity/v3, "Application credentials".
  */
 import * as z from 'zod';
-import { PortError } from '../../../core/errors.ts';
-import { printable } from '../../../core/text.ts';
+import { PortError } from '../../core/errors.ts';
+import { printable } from '../../core/text.ts';
 import { HttpError } from './http.ts';
 import { type CloudSession, keystoneRoot } from './session.ts';
 

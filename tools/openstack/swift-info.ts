@@ -1,6 +1,6 @@
 /** What a Swift service can do, from its unauthenticated `GET /info`, with the documented defaults where it is silent. */
 import * as z from 'zod';
-import { GIB, MIB } from '../../../core/sizes.ts';
+import { GIB, MIB } from '../../core/sizes.ts';
 import { HttpError } from './http.ts';
 import type { CloudSession } from './session.ts';
 
