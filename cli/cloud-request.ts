@@ -4,7 +4,7 @@ import * as z from 'zod';
 import { PortError } from '../core/errors.ts';
 import { GlanceRequest, type Request, UPLOAD_METHODS } from '../core/request.ts';
 import { printable } from '../core/text.ts';
-import { cloudName } from '../drivers/openstack/api/config.ts';
+import { cloudName } from '../tools/openstack/config.ts';
 
 /** Flags as commander gives them. */
 export interface CloudFlags {

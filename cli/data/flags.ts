@@ -4,10 +4,10 @@ import { createInterface } from 'node:readline/promises';
 import type { Command } from 'commander';
 import { PortError } from '../../core/errors.ts';
 import { printable } from '../../core/text.ts';
-import { cloudName, loadCloud } from '../../drivers/openstack/api/config.ts';
-import { CloudSession } from '../../drivers/openstack/api/session.ts';
 import { openStore } from '../../drivers/stores/index.ts';
 import type { Store } from '../../drivers/stores/store.ts';
+import { cloudName, loadCloud } from '../../tools/openstack/config.ts';
+import { CloudSession } from '../../tools/openstack/session.ts';
 import type { Interruption } from '../signals.ts';
 
 /** Flags every subcommand has. */
