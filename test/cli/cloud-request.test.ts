@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { cloudRequest, storeRequest } from '../../cli/cloud-request.ts';
+import { buildRequest } from '../../cli/request.ts';
 
 const NONE = {} as NodeJS.ProcessEnv;
 const CLOUD = { OS_CLOUD: 'c1' } as NodeJS.ProcessEnv;
@@ -78,4 +79,10 @@ describe('store', () => {
   test('a swift: store without a cloud is refused', () => {
     expect(() => storeRequest('swift:x', '/j', undefined, undefined)).toThrow(/needs a cloud/);
   });
+});
+
+test('--qcow2-compat is the encoding for old clouds', async () => {
+  const flags = { to: 'openstack', upload: false, verify: true, compare: true, job: '/nowhere/job' };
+  expect((await buildRequest('/d.raw', { ...flags, qcow2Compat: true })).request.encoding).toBe('compat');
+  expect((await buildRequest('/d.raw', flags)).request.encoding).toBe('zstd');
 });

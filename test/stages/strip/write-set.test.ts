@@ -125,6 +125,44 @@ describe.skipIf(missing)('a data set', () => {
     await expect(readManifest(store, 'x')).rejects.toMatchObject({ code: 'STORE' });
   });
 
+  test('sampled reading back asks for every segment, and reads the first and the last whole', async () => {
+    const { options, store } = await prepare('ext4');
+    const read = new Set<string>();
+    const asked = new Set<string>();
+    class Watched extends FileStore {
+      override async get(key: string, get: GetOptions = {}): Promise<Readable> {
+        read.add(key);
+        return super.get(key, get);
+      }
+      override async head(key: string) {
+        asked.add(key);
+        return super.head(key);
+      }
+    }
+    const small = { ...options, segmentBytes: 64 * 1024, verify: 'sampled' as const };
+    const { manifest } = await writeDataSet({ ...small, store: new Watched(store.dir) });
+    const keys = manifest.segments.map((s) => `x/${s.key}`);
+    expect(keys.length).toBeGreaterThan(4);
+    for (const key of keys) expect([key, read.has(key) || asked.has(key)]).toEqual([key, true]);
+    expect(read.has(keys[0] ?? '')).toBe(true);
+    expect(read.has(keys.at(-1) ?? '')).toBe(true);
+    expect(keys.filter((key) => read.has(key)).length).toBeLessThan(keys.length);
+
+    class Loser extends FileStore {
+      override async head(key: string) {
+        const found = await super.head(key);
+        return found !== undefined && key.endsWith('000002.tar.zst')
+          ? { ...found, bytes: found.bytes - 1 }
+          : found;
+      }
+    }
+    await fs.rm(store.dir, { recursive: true });
+    await expect(writeDataSet({ ...small, store: new Loser(store.dir) })).rejects.toMatchObject({
+      code: 'STORE_MISMATCH',
+    });
+    await expect(readManifest(store, 'x')).rejects.toMatchObject({ code: 'STORE' });
+  });
+
   test('a full store ends with DISK_SPACE, a stop with INTERRUPTED or an abort', async () => {
     const { g, options } = await prepare('ext4');
     const full = path.join(g.dir, 'full');
