@@ -1,4 +1,4 @@
-/** Swift's calls: account, containers, objects. Large objects are in swift-large.ts, signed URLs in tempurl.ts. */
+/** Swift's calls: account, containers, objects. Large objects are in swift-put-file.ts, swift-put-stream.ts and swift-slo.ts, signed URLs in tempurl.ts. */
 import { Readable } from 'node:stream';
 import * as z from 'zod';
 import { PortError } from '../../core/errors.ts';
@@ -8,8 +8,8 @@ import { withRetries } from './retry.ts';
 import type { CloudSession, SessionRequest } from './session.ts';
 import { readResuming } from './swift-get.ts';
 import { readSwiftInfo, type SwiftInfo } from './swift-info.ts';
-import { type FilePut, type PutFileOptions, putFile } from './swift-large.ts';
 import { healing, MARK_HEADER, plainEtag, type SwiftObject } from './swift-object.ts';
+import { type FilePut, type PutFileOptions, putFile } from './swift-put-file.ts';
 import { removeLarge } from './swift-slo.ts';
 import { type TempUrlRequest, tempUrl } from './tempurl.ts';
 
@@ -222,7 +222,7 @@ export class SwiftApi {
     );
   }
 
-  /** Puts a file of this machine, in parts where it is large; see swift-large.ts. */
+  /** Puts a file of this machine, in parts where it is large; see swift-put-file.ts. */
   async putFile(
     container: string,
     name: string,
