@@ -67,7 +67,8 @@ function records(member: Member, archivePath: string, sparse: boolean): PaxRecor
   return list;
 }
 
-const TYPES = {
+/** Type flags of tar-stream for the kinds of entries. */
+export const TAR_TYPES = {
   file: 'file',
   dir: 'directory',
   symlink: 'symlink',
@@ -84,7 +85,7 @@ export interface WrittenSegment {
 }
 
 /** Bytes a member takes in the archive, about. */
-export function memberBytes(member: Member, content: TreeContent): number {
+export function memberBytes(member: Member, content: Pick<TreeContent, 'ranges'>): number {
   const data =
     member.entry.type === 'file' && !member.bare
       ? content.ranges(member.entry).reduce((sum, [, length]) => sum + length, 0)
@@ -142,7 +143,7 @@ async function writeMember(
     entry.type === 'file' ? (map?.length ?? 0) + ranges.reduce((sum, [, length]) => sum + length, 0) : 0;
   const header = {
     name: plain ? archivePath : sparse ? `GNUSparseFile.0/${index}` : `entry/${index}`,
-    type: TYPES[entry.type],
+    type: TAR_TYPES[entry.type],
     // tar-stream takes mode 0 for "not given"; the bits above are masked off when it writes.
     mode: 0o100000 | (bare ? 0o700 : entry.mode),
     uid: bare ? 0 : entry.uid,

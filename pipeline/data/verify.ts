@@ -3,7 +3,7 @@ import { randomInt } from 'node:crypto';
 import * as fs from 'node:fs/promises';
 import * as os from 'node:os';
 import * as path from 'node:path';
-import type { Entry, EntryType, Manifest, Segment } from '../../core/data-set.ts';
+import type { Entry, Manifest, Segment } from '../../core/data-set.ts';
 import { segmentDigests } from '../../core/data-set.ts';
 import { PortError } from '../../core/errors.ts';
 import { FileStore } from '../../drivers/stores/file.ts';
@@ -14,18 +14,9 @@ import {
   verifySegment,
 } from '../../drivers/stores/read-back.ts';
 import type { Store } from '../../drivers/stores/store.ts';
+import { TAR_TYPES } from '../../tools/segment-tar.ts';
 import { missingPart, objectsOf, requireManifest } from './sets.ts';
 
-/** Type flags of tar-stream. */
-const TAR_TYPES: Readonly<Record<EntryType, string>> = {
-  file: 'file',
-  dir: 'directory',
-  symlink: 'symlink',
-  link: 'link',
-  fifo: 'fifo',
-  char: 'character-device',
-  block: 'block-device',
-};
 /** How many segments a sampled check reads besides the first and the last. */
 const SAMPLES = 3;
 

@@ -18,7 +18,8 @@ import { type TreeEntry, walkTree } from '../../tools/tree-walk.ts';
 import { type Choice, choosePaths, filesystemOf } from './choose.ts';
 import { emptyTree } from './remove.ts';
 import { reusableSet } from './reuse.ts';
-import { type WrittenSet, writeDataSet } from './write-set.ts';
+import type { WrittenSet } from './set-lists.ts';
+import { writeDataSet } from './write-set.ts';
 
 const { strip, dataMode, store, storeCloud, verifyData, name } = Request.shape;
 const Options = z.object({ strip, dataMode, store, storeCloud, verifyData, name });

@@ -4,7 +4,8 @@ import { PortError } from '../../core/errors.ts';
 import { readEntries, readManifest, verifyObject, verifyPresence } from '../../drivers/stores/read-back.ts';
 import type { Store } from '../../drivers/stores/store.ts';
 import type { TreeEntry } from '../../tools/tree-walk.ts';
-import { entryLine, type WrittenSet } from './write-set.ts';
+import { isSample } from './segments.ts';
+import { entryLine, type WrittenSet } from './set-lists.ts';
 
 /**
  * The stored set when it is complete, unchanged in the store, and lists exactly what the walk found (names, owners,
@@ -38,8 +39,8 @@ export async function reusableSet(
     });
     for (const [i, segment] of manifest.segments.entries()) {
       const key = `${id}/${segment.key}`;
-      const isSample = i === 0 || i === manifest.segments.length - 1 || i % 10 === 0;
-      if (verify === 'full' || isSample) await verifyObject(store, key, segment, signal);
+      if (verify === 'full' || isSample(i, manifest.segments.length))
+        await verifyObject(store, key, segment, signal);
       else await verifyPresence(store, key, { bytes: segment.bytes });
     }
     return found;

@@ -2,7 +2,8 @@
 import { execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import type { Store } from '../../drivers/stores/store.ts';
-import { type WrittenSet, writeDataSet } from '../../stages/strip/write-set.ts';
+import type { WrittenSet } from '../../stages/strip/set-lists.ts';
+import { writeDataSet } from '../../stages/strip/write-set.ts';
 import type { TreeContent } from '../../tools/tree-content.ts';
 import type { TreeEntry } from '../../tools/tree-walk.ts';
 
