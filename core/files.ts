@@ -69,21 +69,31 @@ export async function makeDir(target: string): Promise<void> {
 
 const HASH_BYTES = 1024 * 1024;
 
-/** sha256 of a file in hex. One buffer serves the whole file, so memory stays flat. */
-export async function sha256File(target: string, signal?: AbortSignal): Promise<string> {
-  const hash = createHash('sha256');
+/** Digests of a file in hex, in one reading. One buffer serves the whole file, so memory stays flat. */
+export async function fileDigests(
+  target: string,
+  algorithms: readonly string[],
+  signal?: AbortSignal,
+): Promise<string[]> {
+  const hashes = algorithms.map((name) => createHash(name));
   const buffer = Buffer.allocUnsafeSlow(HASH_BYTES);
   const handle = await fs.open(target, 'r');
   try {
     for (;;) {
       signal?.throwIfAborted();
       const { bytesRead } = await handle.read(buffer, 0, HASH_BYTES, null);
-      if (bytesRead === 0) return hash.digest('hex');
-      hash.update(buffer.subarray(0, bytesRead));
+      if (bytesRead === 0) return hashes.map((hash) => hash.digest('hex'));
+      for (const hash of hashes) hash.update(buffer.subarray(0, bytesRead));
     }
   } finally {
     await handle.close();
   }
+}
+
+/** sha256 of a file in hex. */
+export async function sha256File(target: string, signal?: AbortSignal): Promise<string> {
+  const [digest = ''] = await fileDigests(target, ['sha256'], signal);
+  return digest;
 }
 
 /** Throws DISK_SPACE when the file system of `dir` has less than `neededBytes` free. */

@@ -39,6 +39,8 @@ export interface Artifact {
   virtualBytes: number;
   /** sha256 of the file, hex. */
   sha256: string;
+  /** sha512 of the file, hex: what Glance calls os_hash_value. Absent in older jobs. */
+  sha512?: string;
 }
 
 /** One claim checked by the verification boot. */

@@ -6,6 +6,7 @@ import { randomBytes } from 'node:crypto';
 import * as fs from 'node:fs/promises';
 import * as path from 'node:path';
 import { execa } from 'execa';
+import { fileDigests } from '../core/files.ts';
 import { silentLog } from '../core/log.ts';
 import { GlanceRequest } from '../core/request.ts';
 import { formatBytes, formatSeconds, MIB } from '../core/sizes.ts';
@@ -90,6 +91,7 @@ async function glanceRow(session: CloudSession, file: string): Promise<Row> {
     const url = new URL(`${images.href}/${id}`);
     await (await session.request(url, { method: 'DELETE', what: 'removal' })).drain();
   };
+  const [sha256 = '', sha512] = await fileDigests(file, ['sha256', 'sha512']);
   const times = await paired(
     async (n) => {
       let id = '';
@@ -97,7 +99,8 @@ async function glanceRow(session: CloudSession, file: string): Promise<Row> {
         const result = await uploadImage(session, {
           file,
           bytes: FILE_BYTES,
-          sha256: '',
+          sha256,
+          sha512,
           format: 'raw',
           name: 'bench',
           properties: { properties: {}, minDisk: 1, minRam: 0 },
@@ -144,8 +147,7 @@ async function swiftRow(
   const api = new SwiftApi(session);
   await api.ensureContainer('port-image.bench', MARK);
   const clients = { ...process.env, ...env };
-  const swift = (...args: string[]) =>
-    execa('/usr/bin/swift', ['--os-cloud', CLOUD, ...args], { env: clients, cwd: dir });
+  const swift = (...args: string[]) => execa('/usr/bin/swift', args, { env: clients, cwd: dir });
   const times = await paired(
     async (n) => {
       const taken = await seconds(() =>

@@ -2,7 +2,7 @@
 import * as fs from 'node:fs/promises';
 import * as path from 'node:path';
 import { PortError } from '../../core/errors.ts';
-import { fsyncPath, renameDurable, sha256File, temporaryName, writeJson } from '../../core/files.ts';
+import { fileDigests, fsyncPath, renameDurable, temporaryName, writeJson } from '../../core/files.ts';
 import { roundUp } from '../../core/sizes.ts';
 import type { StageContext } from '../../core/stage.ts';
 import type { Artifact } from '../../core/types.ts';
@@ -80,8 +80,8 @@ export async function encodeOutput(ctx: StageContext, output: Output): Promise<A
     const virtualBytes = await writeImage(ctx, output, temporary);
     const work = workDisk(ctx);
     // both read the same pages, one core each
-    const [sha256] = await Promise.all([
-      sha256File(temporary, ctx.signal),
+    const [[sha256 = '', sha512 = '']] = await Promise.all([
+      fileDigests(temporary, ['sha256', 'sha512'], ctx.signal),
       prove(ctx, work, { path: temporary, format: output.format }, output.file),
     ]);
     const { size: bytes } = await fs.stat(temporary);
@@ -105,6 +105,7 @@ export async function encodeOutput(ctx: StageContext, output: Output): Promise<A
       bytes,
       virtualBytes,
       sha256,
+      sha512,
     }));
   } catch (error) {
     await fs.rm(temporary, { force: true });

@@ -97,6 +97,7 @@ export async function uploadToGlance(ctx: StageContext, request: GlanceRequest):
       file: artifact.path,
       bytes: artifact.bytes,
       sha256: artifact.sha256,
+      sha512: artifact.sha512,
       format: artifact.format,
       name: ctx.request.name,
       properties,

@@ -2,6 +2,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { PortError } from '../../../core/errors.ts';
 import type { GlanceApi } from '../../../tools/openstack/glance.ts';
+import { type Destination, putContent } from '../../../tools/openstack/glance-content.ts';
 import type { GlanceImage } from '../../../tools/openstack/glance-types.ts';
 import { HttpError } from '../../../tools/openstack/http.ts';
 import { withRetries } from '../../../tools/openstack/retry.ts';
@@ -12,9 +13,6 @@ import type { UploadInput } from './types.ts';
 const SETTLE_MS = 30_000;
 const SETTLE_POLL_MS = 500;
 const RETRIES = 5;
-
-/** Where the content goes: into the image, or into Glance's staging area. */
-export type Destination = 'file' | 'stage';
 
 /** What was sent to which image. */
 export interface SentImage {
@@ -41,6 +39,7 @@ export async function sendContent(
   const content = sentFile(input.file, {
     bytes,
     signal,
+    summed: input.sha512 === undefined,
     onBytes: (doneBytes) =>
       input.onProgress({ text: `uploading ${input.name}`, doneBytes, totalBytes: bytes }),
   });
@@ -59,8 +58,7 @@ export async function sendContent(
       const { answerTimeoutMs } = input;
       const upload = { body: content.body, bytes, store: options.store, answerTimeoutMs, signal };
       try {
-        if (destination === 'file') await glance.putFile(id, upload);
-        else await glance.stage(id, upload);
+        await putContent(glance, id, destination, upload);
       } catch (error) {
         throw await explained(glance, error, signal);
       }

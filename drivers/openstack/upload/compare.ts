@@ -1,11 +1,13 @@
 /** Whether the cloud holds what was sent. */
 import { createHash } from 'node:crypto';
 import { PortError } from '../../../core/errors.ts';
+import { fileDigests } from '../../../core/files.ts';
 import type { GlanceApi } from '../../../tools/openstack/glance.ts';
+import { downloadContent } from '../../../tools/openstack/glance-content.ts';
 import type { GlanceImage } from '../../../tools/openstack/glance-types.ts';
 import { HttpError } from '../../../tools/openstack/http.ts';
 import { withRetries } from '../../../tools/openstack/retry.ts';
-import { fileDigest, type SentFile } from './content.ts';
+import type { SentFile } from './content.ts';
 import type { RemoteHash, UploadInput } from './types.ts';
 
 /** What a comparison found. */
@@ -39,17 +41,26 @@ export async function isSameFile(image: GlanceImage, input: UploadInput, sent?: 
   return hash.value === (await ownDigest(hash.algorithm, input, sent));
 }
 
-/** From the bytes as they were sent where that reading had it, else from the file. */
+/** As it was encoded; else from the bytes as they were sent; else from the file. */
 async function ownDigest(algorithm: string, input: UploadInput, sent: SentFile | undefined): Promise<string> {
   const digests = sent?.digests();
-  if (digests !== undefined && digests.sha256 !== input.sha256) {
-    throw new PortError('JOB_TAMPERED', `${input.name}: the image file is not the one that was encoded`, {
-      hint: 'encode it again: port-image stage encode --again',
-    });
-  }
+  if (digests !== undefined && digests.sha256 !== input.sha256) throw tampered(input);
   if (algorithm === 'sha256') return input.sha256;
-  if (algorithm === 'sha512' && digests !== undefined) return digests.sha512;
-  return fileDigest(input.file, NODE_NAME[algorithm] ?? algorithm, input.signal);
+  const sha512 = input.sha512 ?? digests?.sha512;
+  if (algorithm === 'sha512' && sha512 !== undefined) return sha512;
+  const [sha256, digest = ''] = await fileDigests(
+    input.file,
+    ['sha256', NODE_NAME[algorithm] ?? algorithm],
+    input.signal,
+  );
+  if (sha256 !== input.sha256) throw tampered(input);
+  return digest;
+}
+
+function tampered(input: UploadInput): PortError {
+  return new PortError('JOB_TAMPERED', `${input.name}: the image file is not the one that was encoded`, {
+    hint: 'encode it again: port-image stage encode --again',
+  });
 }
 
 /**
@@ -73,6 +84,9 @@ export async function compareRemote(
     return { verified: 'ok', hash, proof: 'read back: the cloud keeps no digest' };
   }
   if (hash.value !== (await ownDigest(hash.algorithm, input, sent))) {
+    // Either the cloud changed it, or somebody changed the file after it was encoded.
+    const [sha256] = await fileDigests(input.file, ['sha256'], input.signal);
+    if (sha256 !== input.sha256) throw tampered(input);
     throw mismatch(image, `its ${hash.algorithm} is not that of the file`);
   }
   return { verified: 'ok', hash, proof: `${hash.algorithm} of the file` };
@@ -98,7 +112,7 @@ async function downloadDigest(glance: GlanceApi, id: string, input: UploadInput)
   const { signal } = input;
   return withRetries(
     async () => {
-      const answer = await glance.download(id, { signal });
+      const answer = await downloadContent(glance, id, { signal });
       const hash = createHash('sha256');
       const totalBytes = Number(answer.headers['content-length'] ?? 0);
       let doneBytes = 0;

@@ -26,17 +26,22 @@ export interface SentFile {
   digests(): Digests | undefined;
 }
 
-/** Opens nothing yet. `onBytes` hears how many bytes of this attempt have been read. */
+/** Opens nothing yet. `onBytes` hears how many bytes of this attempt have been read; `summed` asks for digests. */
 export function sentFile(
   file: string,
-  options: { bytes: number; onBytes?: (doneBytes: number) => void; signal?: AbortSignal | undefined },
+  options: {
+    bytes: number;
+    summed: boolean;
+    onBytes?: (doneBytes: number) => void;
+    signal?: AbortSignal | undefined;
+  },
 ): SentFile {
   let last: Digests | undefined;
   return {
     digests: () => last,
     body: async function* () {
       last = undefined;
-      const sums = [createHash('sha512'), createHash('sha256')] as [Hash, Hash];
+      const sums: Hash[] = options.summed ? [createHash('sha512'), createHash('sha256')] : [];
       const handle = await fs.open(file, 'r');
       try {
         const { size } = await handle.stat();
@@ -57,7 +62,8 @@ export function sentFile(
           doneBytes += bytesRead;
           // Before the last block leaves: the answer may be here before we are asked for another one.
           if (doneBytes === options.bytes) {
-            last = { bytes: doneBytes, sha512: sums[0].digest('hex'), sha256: sums[1].digest('hex') };
+            const [sha512, sha256] = sums.map((sum) => sum.digest('hex'));
+            if (sha512 !== undefined && sha256 !== undefined) last = { bytes: doneBytes, sha512, sha256 };
           }
           options.onBytes?.(doneBytes);
           yield chunk;
@@ -74,25 +80,4 @@ function changed(file: string): PortError {
   return new PortError('HOST_IO', `${printable(file)} changed while it was sent`, {
     hint: 'run the job again; nothing else may write into its folder',
   });
-}
-
-/** Digest of a file by any algorithm Node knows, in hex. */
-export async function fileDigest(
-  file: string,
-  algorithm: string,
-  signal?: AbortSignal | undefined,
-): Promise<string> {
-  const hash = createHash(algorithm);
-  const buffer = Buffer.allocUnsafeSlow(READ_BYTES);
-  const handle = await fs.open(file, 'r');
-  try {
-    for (;;) {
-      signal?.throwIfAborted();
-      const { bytesRead } = await handle.read(buffer, 0, READ_BYTES, null);
-      if (bytesRead === 0) return hash.digest('hex');
-      hash.update(buffer.subarray(0, bytesRead));
-    }
-  } finally {
-    await handle.close();
-  }
 }

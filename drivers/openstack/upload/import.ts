@@ -27,7 +27,7 @@ export async function startImportOnce(
     async () => {
       if (attempts++ > 0 && (await hasBegun(glance, id, signal))) return;
       try {
-        await glance.startImport(id, source, input.request.stores, { signal });
+        await startImport(glance, id, source, input.request.stores, { signal });
       } catch (error) {
         if (error instanceof HttpError && error.status === 409 && (await hasBegun(glance, id, signal)))
           return;

@@ -15,6 +15,8 @@ export interface UploadInput {
   bytes: number;
   /** sha256 of the file, hex. */
   sha256: string;
+  /** sha512 of the file, hex. Without it the file is summed while it is sent. */
+  sha512?: string | undefined;
   /** Glance's disk_format. */
   format: string;
   name: string;
