@@ -1,10 +1,39 @@
-/** Waiting for an import: Glance works on its own and tells by the image and its tasks how it goes. */
+/** Imports: started here, done by Glance on its own, which tells by the image and its tasks how it goes. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { PortError } from '../../core/errors.ts';
 import { printable } from '../../core/text.ts';
-import type { GlanceApi } from './glance.ts';
-import type { GlanceImage, GlanceTask } from './glance-types.ts';
+import type { CallOptions, GlanceApi } from './glance.ts';
+import type { GlanceImage, GlanceTask, ImportStores } from './glance-types.ts';
 import { errorText, withoutSignatures } from './http.ts';
+
+/** What to import: the staged content, or a URL that Glance reads itself. */
+export type ImportSource = { method: 'glance-direct' } | { method: 'web-download'; url: URL };
+
+/** Starts an import. The URL is a secret. Throws as CloudSession.request. */
+export async function startImport(
+  glance: GlanceApi,
+  id: string,
+  source: ImportSource,
+  stores: ImportStores,
+  options: CallOptions = {},
+): Promise<void> {
+  const body = {
+    method:
+      source.method === 'glance-direct'
+        ? { name: 'glance-direct' }
+        : { name: 'web-download', uri: source.url.href },
+    ...(stores === 'all' ? { all_stores: true } : stores.length > 0 ? { stores } : {}),
+    ...(stores.length > 0 ? { all_stores_must_succeed: true } : {}),
+  };
+  const answer = await glance.send(`images/${id}/import`, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify(body),
+    what: `import of image ${id}`,
+    ...options,
+  });
+  await answer.drain();
+}
 
 /** How long and for what to wait. */
 export interface ImportWait {

@@ -1,4 +1,7 @@
-/** Glance v2: images, their content and their import. Every call renews the token and retries what may be repeated. */
+/**
+ * Glance v2: images and what the service tells about itself. Every call renews the token and retries what may be repeated.
+ * Content is in glance-content.ts, imports in glance-import.ts.
+ */
 import type * as z from 'zod';
 import { PortError } from '../../core/errors.ts';
 import { printable } from '../../core/text.ts';
@@ -9,15 +12,14 @@ import {
   type GlanceUsage,
   ImageList,
   ImportInfo,
-  type ImportStores,
   type NewImage,
   type PatchOperation,
   StoreInfo,
   TaskList,
   UsageInfo,
-  VersionList,
 } from './glance-types.ts';
-import { HttpError, type HttpResponse, type ReplayableBody } from './http.ts';
+import { findGlance } from './glance-version.ts';
+import { HttpError, type HttpResponse } from './http.ts';
 import { withRetries } from './retry.ts';
 import type { CloudSession, SessionRequest } from './session.ts';
 
@@ -26,23 +28,7 @@ export interface CallOptions {
   signal?: AbortSignal | undefined;
 }
 
-/** Content to send. */
-export interface UploadContent extends CallOptions {
-  body: ReplayableBody;
-  bytes: number;
-  /** Store to put it into; Glance's default one when absent. */
-  store?: string | undefined;
-  /** Longest wait for the answer after the last byte. */
-  answerTimeoutMs?: number | undefined;
-}
-
 const PATCH_TYPE = 'application/openstack-images-v2.1-json-patch';
-/**
- * Glance answers when its store has the bytes, and a gateway may collect all of them before it passes any on: the wait
- * after the last one grows with the size, at a speed every store should reach.
- */
-const CONTENT_ANSWER_MS = 5 * 60_000;
-const SLOWEST_BYTES_PER_MS = 20_000;
 const PAGE_IMAGES = 100;
 /** More pages than this are a server that repeats itself. */
 const MOST_PAGES = 1000;
@@ -69,37 +55,12 @@ export class GlanceApi {
 
   /** Finds the service and its version. Throws CLOUD_REFUSED without an image service, CLOUD without v2. */
   static async open(session: CloudSession, options: CallOptions = {}): Promise<GlanceApi> {
-    const endpoint = session.endpoint('image');
-    // The catalog's URL may end with a version or not; the list of versions is above it.
-    const base = new URL(endpoint.href.replace(/\/v[12](\.\d+)?\/$/, '/'));
-    const answer = await withRetries(
-      () =>
-        session.http.request(base, {
-          method: 'GET',
-          okStatus: [200, 300, 401, 403, 404],
-          what: 'versions of Glance',
-          ...options,
-        }),
-      options,
-    );
-    const value = await answer.json().catch(() => undefined);
-    const parsed = VersionList.safeParse(value);
-    const root = new URL('v2/', base);
-    // A gateway may hide the list; then v2 has to prove itself by the next request.
-    if (!parsed.success) return new GlanceApi(session, root, undefined);
-    const numbers = parsed.data.versions
-      .map((v) => /^v(2\.\d+)$/.exec(v.id)?.[1])
-      .filter((v) => v !== undefined)
-      .sort((a, b) => Number(b.slice(2)) - Number(a.slice(2)));
-    if (numbers.length === 0) {
-      throw new PortError('CLOUD', `${base.host} offers no Glance v2`, {
-        hint: `it lists: ${printable(parsed.data.versions.map((v) => v.id).join(', '))}`,
-      });
-    }
-    return new GlanceApi(session, root, numbers[0]);
+    const { root, version } = await findGlance(session, options);
+    return new GlanceApi(session, root, version);
   }
 
-  async #send(path: string, request: SessionRequest): Promise<HttpResponse> {
+  /** A request to a path below v2. Throws as CloudSession.request. */
+  async send(path: string, request: SessionRequest): Promise<HttpResponse> {
     return this.session.request(new URL(path, this.#root), {
       ...request,
       headers: { accept: 'application/json', ...request.headers },
@@ -109,7 +70,7 @@ export class GlanceApi {
   /** Reads an answer; cut or garbled ones are asked for again. */
   async #read<T>(path: string, schema: z.ZodType<T>, what: string, options: CallOptions): Promise<T> {
     return withRetries(async () => {
-      const answer = await this.#send(path, { method: 'GET', what, retries: 0, ...options });
+      const answer = await this.send(path, { method: 'GET', what, retries: 0, ...options });
       return parsedBy(schema, await answer.json(), what);
     }, options);
   }
@@ -119,7 +80,7 @@ export class GlanceApi {
     const what = `creation of image ${printable(image.name)}`;
     return withRetries(async () => {
       try {
-        const answer = await this.#send('images', {
+        const answer = await this.send('images', {
           method: 'POST',
           headers: { 'content-type': 'application/json' },
           body: JSON.stringify(image),
@@ -171,7 +132,7 @@ export class GlanceApi {
     return withRetries(async () => {
       attempts++;
       try {
-        const answer = await this.#send(`images/${id}`, {
+        const answer = await this.send(`images/${id}`, {
           method: 'PATCH',
           headers: { 'content-type': PATCH_TYPE },
           body: JSON.stringify(operations),
@@ -190,71 +151,9 @@ export class GlanceApi {
     }, options);
   }
 
-  /** One attempt to send the content; the image must be queued. */
-  async putFile(id: string, content: UploadContent): Promise<void> {
-    await this.#putBytes(`images/${id}/file`, `upload of image ${id}`, content);
-  }
-
-  /** One attempt to send the content into Glance's staging area. */
-  async stage(id: string, content: UploadContent): Promise<void> {
-    await this.#putBytes(`images/${id}/stage`, `staging of image ${id}`, content);
-  }
-
-  async #putBytes(path: string, what: string, content: UploadContent): Promise<void> {
-    const answer = await this.#send(path, {
-      method: 'PUT',
-      headers: {
-        'content-type': 'application/octet-stream',
-        ...(content.store === undefined ? {} : { 'x-image-meta-store': content.store }),
-      },
-      body: content.body,
-      bodyBytes: content.bytes,
-      answerTimeoutMs: content.answerTimeoutMs ?? CONTENT_ANSWER_MS + content.bytes / SLOWEST_BYTES_PER_MS,
-      retries: 0,
-      what,
-      signal: content.signal,
-    });
-    await answer.drain();
-  }
-
-  /** Starts an import: of the staged content, or of a URL that Glance reads itself. The URL is a secret. */
-  async startImport(
-    id: string,
-    source: { method: 'glance-direct' } | { method: 'web-download'; url: URL },
-    stores: ImportStores,
-    options: CallOptions = {},
-  ): Promise<void> {
-    const body = {
-      method:
-        source.method === 'glance-direct'
-          ? { name: 'glance-direct' }
-          : { name: 'web-download', uri: source.url.href },
-      ...(stores === 'all' ? { all_stores: true } : stores.length > 0 ? { stores } : {}),
-      ...(stores.length > 0 ? { all_stores_must_succeed: true } : {}),
-    };
-    const answer = await this.#send(`images/${id}/import`, {
-      method: 'POST',
-      headers: { 'content-type': 'application/json' },
-      body: JSON.stringify(body),
-      what: `import of image ${id}`,
-      ...options,
-    });
-    await answer.drain();
-  }
-
-  /** Content as it is stored. */
-  async download(id: string, options: CallOptions = {}): Promise<HttpResponse> {
-    return this.#send(`images/${id}/file`, {
-      method: 'GET',
-      headers: { accept: 'application/octet-stream' },
-      what: `download of image ${id}`,
-      ...options,
-    });
-  }
-
   /** Removes an image. No error when there is none. */
   async remove(id: string, options: CallOptions = {}): Promise<void> {
-    const answer = await this.#send(`images/${id}`, {
+    const answer = await this.send(`images/${id}`, {
       method: 'DELETE',
       okStatus: [204, 200, 404],
       what: `removal of image ${id}`,
@@ -265,7 +164,7 @@ export class GlanceApi {
 
   /** Offers a shared image to a project. No error when it is offered already. */
   async addMember(id: string, project: string, options: CallOptions = {}): Promise<void> {
-    const answer = await this.#send(`images/${id}/members`, {
+    const answer = await this.send(`images/${id}/members`, {
       method: 'POST',
       headers: { 'content-type': 'application/json' },
       body: JSON.stringify({ member: project }),

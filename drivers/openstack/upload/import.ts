@@ -1,24 +1,35 @@
-/** glance-direct: the file is staged, then Glance brings it into one or several stores. */
+/** Imports of this upload: started once, waited for; glance-direct brings in what is staged. */
 import type { GlanceApi } from '../../../tools/openstack/glance.ts';
-import { waitForImport } from '../../../tools/openstack/glance-import.ts';
+import { type ImportSource, startImport, waitForImport } from '../../../tools/openstack/glance-import.ts';
 import type { GlanceImage } from '../../../tools/openstack/glance-types.ts';
 import { HttpError } from '../../../tools/openstack/http.ts';
 import { withRetries } from '../../../tools/openstack/retry.ts';
 import type { UploadInput } from './types.ts';
 
 /** Stores that must have the image in the end; empty: whichever is the cloud's default. */
-export async function wantedStores(glance: GlanceApi, input: UploadInput): Promise<string[]> {
+async function wantedStores(glance: GlanceApi, input: UploadInput): Promise<string[]> {
   const { stores } = input.request;
   if (stores !== 'all') return [...stores];
   const known = (await glance.stores({ signal: input.signal })) ?? [];
   return known.filter((s) => !s['read-only']).map((s) => s.id);
 }
 
+/** Waits until every wanted store has the image. Throws as waitForImport. */
+export async function awaitImport(glance: GlanceApi, id: string, input: UploadInput): Promise<GlanceImage> {
+  return waitForImport(glance, id, {
+    signal: input.signal,
+    stores: await wantedStores(glance, input),
+    stallMs: input.importStallMs ?? 15 * 60_000,
+    pollMs: input.pollMs ?? 2000,
+    onState: (text) => input.onProgress({ text }),
+  });
+}
+
 /** Starts an import exactly once, also when the answer to the request is lost. */
 export async function startImportOnce(
   glance: GlanceApi,
   id: string,
-  source: Parameters<GlanceApi['startImport']>[1],
+  source: ImportSource,
   input: UploadInput,
 ): Promise<void> {
   const { signal } = input;
@@ -48,11 +59,5 @@ async function hasBegun(glance: GlanceApi, id: string, signal: AbortSignal): Pro
 /** Imports what is staged and waits for it. */
 export async function importStaged(glance: GlanceApi, input: UploadInput, id: string): Promise<GlanceImage> {
   await startImportOnce(glance, id, { method: 'glance-direct' }, input);
-  return waitForImport(glance, id, {
-    signal: input.signal,
-    stores: await wantedStores(glance, input),
-    stallMs: input.importStallMs ?? 15 * 60_000,
-    pollMs: input.pollMs ?? 2000,
-    onState: (text) => input.onProgress({ text }),
-  });
+  return awaitImport(glance, id, input);
 }

@@ -2,8 +2,10 @@
 import type { Log } from '../../../core/log.ts';
 import type { GlanceRequest, UploadMethod } from '../../../core/request.ts';
 import type { Progress } from '../../../core/stage.ts';
+import type { GlanceImage } from '../../../tools/openstack/glance-types.ts';
 import type { ImageProperties } from '../properties.ts';
 import type { SignatureProperties } from '../signature.ts';
+import type { Comparison } from './compare.ts';
 
 /** A way that was chosen. */
 export type ChosenMethod = Exclude<UploadMethod, 'auto'>;
@@ -38,6 +40,13 @@ export interface UploadInput {
   answerTimeoutMs?: number;
   /** Pause between two looks at an import. Default 2 s. */
   pollMs?: number;
+}
+
+/** An image whose bytes are there and right. */
+export interface Arrived {
+  image: GlanceImage;
+  method: ChosenMethod;
+  comparison: Comparison;
 }
 
 /** What happened to an older image of the same name. */

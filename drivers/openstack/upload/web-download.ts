@@ -1,9 +1,8 @@
 /** The detour over Swift: the file goes there in parts that a later run finds again, and Glance reads a signed URL. */
 import type { GlanceApi } from '../../../tools/openstack/glance.ts';
-import { waitForImport } from '../../../tools/openstack/glance-import.ts';
 import type { GlanceImage } from '../../../tools/openstack/glance-types.ts';
 import { SwiftApi } from '../../../tools/openstack/swift.ts';
-import { startImportOnce, wantedStores } from './import.ts';
+import { awaitImport, startImportOnce } from './import.ts';
 import type { UploadInput } from './types.ts';
 
 /** Glance opens the URL at once; the time is for a queue of imports before ours. */
@@ -48,13 +47,7 @@ export async function pullFromSwift(
     signal: input.signal,
   });
   await startImportOnce(glance, id, { method: 'web-download', url: new URL(url) }, input);
-  return waitForImport(glance, id, {
-    signal: input.signal,
-    stores: await wantedStores(glance, input),
-    stallMs: input.importStallMs ?? 15 * 60_000,
-    pollMs: input.pollMs ?? 2000,
-    onState: (text) => input.onProgress({ text }),
-  });
+  return awaitImport(glance, id, input);
 }
 
 /** Removes what this job put into Swift, and its container. Never throws: nothing depends on it. */

@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
 import { type UploadInput, uploadImage } from '../../../drivers/openstack/upload/index.ts';
 import { GlanceApi } from '../../../tools/openstack/glance.ts';
+import { downloadContent } from '../../../tools/openstack/glance-content.ts';
 import type { GlanceImage } from '../../../tools/openstack/glance-types.ts';
 import { CloudSession } from '../../../tools/openstack/session.ts';
 import { type Cloud, startCloud, type TestProject } from '../../support/cloud.ts';
@@ -50,7 +51,7 @@ async function expectWhole(input: UploadInput, content: Buffer): Promise<void> {
   expect(images.map((i) => [i.status, i.visibility, i.port_image_state])).toEqual([
     ['active', 'private', 'complete'],
   ]);
-  const answer = await glance.download(images[0]?.id ?? '');
+  const answer = await downloadContent(glance, images[0]?.id ?? '');
   const parts: Buffer[] = [];
   for await (const part of answer.body) parts.push(part as Buffer);
   expect(digest(Buffer.concat(parts))).toBe(digest(content));
