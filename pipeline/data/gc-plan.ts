@@ -6,6 +6,19 @@ import type { Leftover } from './leftovers.ts';
 /** Where stored provision documents lie below a data set; the name says when the URLs in it end. */
 export const POINTER_KEY = /^provision\/(\d{4}-\d\d-\d\dT\d\d)(\d\d)(\d\d)Z-[0-9a-f]{32}\.json$/;
 
+/** Keys that are written below a data set. A folder store lies in a file system where others keep files too. */
+const OWN_KEY = /^(manifest\.json|segments\.sha256|entries\.jsonl\.zst|segments\/\d{6,}\.tar\.zst)$/;
+/** The end of an id that `dataSetId` made. */
+const OWN_ID = /(^|-)[0-9a-f]{10}$/;
+
+/** The first object below a data set that port-image did not write; undefined when all are its own. */
+export function foreignKey(id: string, objects: readonly StoredObject[]): string | undefined {
+  return objects
+    .filter((o) => o.key.startsWith(`${id}/`))
+    .map((o) => o.key.slice(id.length + 1))
+    .find((key) => !OWN_KEY.test(key) && pointerEnd(key) === undefined);
+}
+
 /** What is known about one data set. */
 export interface GcInput {
   id: string;
@@ -49,7 +62,8 @@ export function pointerEnd(key: string): number | undefined {
 
 /**
  * Garbage of one data set. Without a manifest everything is, once even its newest object is old enough: a run that is
- * still writing keeps touching it. With one, whatever it does not name. An unknown age counts as young.
+ * still writing keeps touching it. With one, whatever it does not name. An unknown age counts as young, and what
+ * port-image would not write is never garbage.
  */
 export function planGarbage(input: GcInput): GcPlan {
   const { id, objects, manifest, nowMs, olderThanMs } = input;
@@ -66,6 +80,10 @@ export function planGarbage(input: GcInput): GcPlan {
   if (manifest === undefined) {
     if (input.inUse !== undefined) return leave(input.inUse);
     if (own.some((o) => o.key === `${id}/manifest.json`)) return leave('it has got a manifest meanwhile');
+    const foreign = foreignKey(id, own);
+    if (foreign !== undefined) return leave(`port-image did not write ${foreign}, so it is no data set`);
+    // An empty folder of another name may be anybody's.
+    if (own.length === 0 && !OWN_ID.test(id)) return leave(undefined);
     if (!own.every(isOld) || active.size > 0) return leave('it is too young');
     return {
       id,
@@ -86,6 +104,7 @@ export function planGarbage(input: GcInput): GcPlan {
     const key = object.key.slice(id.length + 1);
     if (named.has(key)) continue;
     const endMs = pointerEnd(key);
+    if (endMs === undefined && !OWN_KEY.test(key)) continue;
     if (endMs !== undefined && endMs > nowMs) continue;
     if (!isOld(object)) {
       young += 1;

@@ -1,9 +1,10 @@
 /** Finding and removing what aborted runs left in a store. */
 import type { Manifest } from '../../core/data-set.ts';
 import { asPortError, PortError } from '../../core/errors.ts';
+import { printable } from '../../core/text.ts';
 import { readManifest } from '../../drivers/stores/read-back.ts';
 import type { Store } from '../../drivers/stores/store.ts';
-import { type GcPlan, planGarbage } from './gc-plan.ts';
+import { foreignKey, type GcPlan, planGarbage } from './gc-plan.ts';
 import { jobsUsing, type OpenJob } from './jobs-using.ts';
 import { dropEmpty, leftoversOf, removeLeftover } from './leftovers.ts';
 import { objectsOf } from './sets.ts';
@@ -81,13 +82,22 @@ export async function removeGarbage(
   return removed;
 }
 
-/** Removes a whole data set, its manifest first, so that what is left of a killed removal is garbage and no set. */
+/**
+ * Removes a whole data set, its manifest first, so that what is left of a killed removal is garbage and no set. Throws
+ * USAGE, removing nothing, when something of others lies in it.
+ */
 export async function removeSet(
   store: Store,
   id: string,
   options: { signal?: AbortSignal | undefined } = {},
 ): Promise<{ objects: number; bytes: number }> {
   const objects = await objectsOf(store, id);
+  const foreign = foreignKey(id, objects);
+  if (foreign !== undefined) {
+    throw new PortError('USAGE', `port-image did not write ${printable(`${id}/${foreign}`)}`, {
+      hint: 'nothing was removed; take it away by hand when it is not needed',
+    });
+  }
   const first = `${id}/manifest.json`;
   const ordered = [...objects.filter((o) => o.key === first), ...objects.filter((o) => o.key !== first)];
   const removed = { objects: 0, bytes: 0 };

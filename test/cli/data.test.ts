@@ -144,6 +144,22 @@ test('gc lists, removes with --yes, and only what is old and useless', async () 
   expect((await data('verify', 'whole')).exitCode).toBe(0);
 });
 
+test('gc and rm leave folders of others alone, whatever they are called', async () => {
+  const at = (name: string) => path.join(dir, 'store', name);
+  await fs.mkdir(at('alice/docs'), { recursive: true });
+  await fs.writeFile(at('alice/docs/thesis.txt'), 'precious');
+  await fs.mkdir(at('empty'));
+  await age(at('.'), 48);
+  const gone = await data('gc', '--older-than', '1s', '--yes');
+  expect(gone.stdout).toContain('removed 0 objects');
+  expect(gone.stderr).toContain('left alone: alice: port-image did not write docs/thesis.txt');
+  const refused = await data('rm', 'alice', '--yes');
+  expect(refused.exitCode).toBe(2);
+  expect(refused.stderr).toContain('did not write alice/docs/thesis.txt');
+  expect(await fs.readFile(at('alice/docs/thesis.txt'), 'utf8')).toBe('precious');
+  expect(await fs.readdir(at('empty'))).toEqual([]);
+});
+
 test('a line of a table fits the terminal; ids stay whole', () => {
   const rows = [{ id: 'shop01-srv-0123456789', path: `/srv/${'x'.repeat(100)}/end` }];
   const lines = tableLines(

@@ -41,9 +41,17 @@ test('a set without manifest goes when even its newest object is old', () => {
   const plan = planGarbage({ ...base, objects: old, manifest: undefined });
   expect(plan).toMatchObject({ whole: true, kept: undefined });
   expect(plan.garbage.map((g) => g.key)).toEqual(old.map((o) => o.key));
-  const young = planGarbage({ ...base, objects: [...old, object('a/x', HOUR)], manifest: undefined });
+  const young = planGarbage({
+    ...base,
+    objects: [...old, object('a/segments/000003.tar.zst', HOUR)],
+    manifest: undefined,
+  });
   expect(young).toMatchObject({ garbage: [], whole: false, kept: expect.stringContaining('young') });
-  const unknown = planGarbage({ ...base, objects: [...old, object('a/x', undefined)], manifest: undefined });
+  const unknown = planGarbage({
+    ...base,
+    objects: [...old, object('a/segments/000003.tar.zst', undefined)],
+    manifest: undefined,
+  });
   expect(unknown.garbage).toEqual([]);
 });
 
@@ -59,6 +67,21 @@ test('beside a manifest only old objects it does not name go', () => {
   const plan = planGarbage({ ...base, objects, manifest: manifestOf('a', 1) });
   expect(plan.garbage.map((g) => g.key)).toEqual(['a/segments/000002.tar.zst']);
   expect(plan.kept).toContain('1 objects');
+});
+
+test('a folder somebody keeps something else in is no data set', () => {
+  const theirs = [object('alice/docs/thesis.txt', 9 * DAY), object('alice/segments/000001.tar.zst', 9 * DAY)];
+  expect(planGarbage({ ...base, id: 'alice', objects: theirs, manifest: undefined })).toMatchObject({
+    garbage: [],
+    whole: false,
+    kept: expect.stringContaining('docs/thesis.txt'),
+  });
+  const hidden = [{ ...object('alice/.x.0123456789ab.tmp', 9 * DAY), upload: 'x' }];
+  for (const leftovers of [[], hidden]) {
+    const empty = { ...base, objects: [], leftovers, manifest: undefined };
+    expect(planGarbage({ ...empty, id: 'alice' })).toMatchObject({ garbage: [], whole: false });
+    expect(planGarbage({ ...empty, id: 'shop01-srv-0123456789' }).whole).toBe(true);
+  }
 });
 
 test('a running job, and a manifest nobody can read, keep everything', () => {
@@ -138,6 +161,7 @@ test('whatever a store lists: nothing the manifest names, nothing young, nothing
         for (const { key } of plan.garbage) {
           const row = rows.find((r) => `${r.set}/${r.name}` === key);
           expect(row?.set).toBe('a');
+          expect(row?.name).not.toBe('other');
           expect(named.has(row?.name ?? '')).toBe(false);
           expect(row?.age ?? 0).toBeGreaterThan(limit);
           if (manifest !== undefined) expect(pointerEnd(row?.name ?? '') ?? 0).toBeLessThanOrEqual(NOW);
@@ -147,9 +171,10 @@ test('whatever a store lists: nothing the manifest names, nothing young, nothing
           const left = rows.filter(
             (r) =>
               r.set === 'a' &&
-              r.name === 'other' &&
+              /^segments\/.*zst$/.test(r.name) &&
+              !named.has(r.name) &&
               (r.age ?? 0) > limit &&
-              !plan.garbage.some((g) => g.key === 'a/other'),
+              !plan.garbage.some((g) => g.key === `a/${r.name}`),
           );
           expect(left).toEqual([]);
         }
