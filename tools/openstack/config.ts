@@ -300,6 +300,12 @@ function toConfig(name: string, section: CloudSection, where: string): CloudConf
   if (authUrl === undefined || !/^https?:$/.test(authUrl.protocol)) {
     throw new PortError('CONFIG', `cloud ${printable(name)}: auth_url is no http(s) URL`);
   }
+  // Messages name the URL, and the provision document of an application credential hands it on.
+  if (authUrl.username !== '' || authUrl.password !== '') {
+    throw new PortError('CONFIG', `cloud ${printable(name)}: auth_url may not hold a user or a password`, {
+      hint: 'write them as username and password beside it',
+    });
+  }
   const side = (section.interface ?? section.endpoint_type ?? 'public').replace(/URL$/, '');
   if (side !== 'public' && side !== 'internal' && side !== 'admin') {
     throw new PortError('CONFIG', `cloud ${printable(name)}: interface ${printable(side)} does not exist`);

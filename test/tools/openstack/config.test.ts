@@ -93,6 +93,10 @@ describe('clouds.yaml', () => {
       'no http(s) URL',
     ],
     [
+      'clouds: {one: {auth: {auth_url: "https://u:topsecret@k/v3", username: u, password: p, project_id: p}}}',
+      'auth_url may not hold',
+    ],
+    [
       'clouds: {one: {verify: false, auth: {auth_url: "https://k", username: u, password: topsecret, project_id: p}}}',
       'always verified',
     ],
