@@ -1,38 +1,21 @@
-/** A login to one cloud: Keystone v3 token, catalog, requests that renew the token and try again. */
+/** A login to one cloud: Keystone v3 token, requests that renew it and try again. */
 import * as z from 'zod';
 import { PortError } from '../../core/errors.ts';
 import { printable } from '../../core/text.ts';
+import { Catalog, findEndpoint, type ServiceType } from './catalog.ts';
 import type { CloudAuth, CloudConfig } from './config.ts';
 import { HttpClient, HttpError, type HttpRequest, type HttpResponse } from './http.ts';
 import { type RetryOptions, withRetries } from './retry.ts';
 
-/** Service types of the catalog that are used here. */
-export type ServiceType = 'image' | 'object-store' | 'identity';
-
-const Endpoint = z.looseObject({
-  interface: z.string(),
-  region: z.string().nullish(),
-  region_id: z.string().nullish(),
-  url: z.string(),
-});
 const Token = z.looseObject({
   expires_at: z.string(),
   issued_at: z.string().optional(),
   user: z.looseObject({ id: z.string(), name: z.string().optional() }),
   project: z.looseObject({ id: z.string(), name: z.string().optional() }).optional(),
   roles: z.array(z.looseObject({ name: z.string() })).default([]),
-  catalog: z
-    .array(z.looseObject({ type: z.string(), name: z.string().optional(), endpoints: z.array(Endpoint) }))
-    .default([]),
+  catalog: Catalog.default([]),
 });
 type Token = z.infer<typeof Token>;
-
-/** Aliases of service types (service-types.openstack.org). */
-const ALIASES: Readonly<Record<ServiceType, readonly string[]>> = {
-  image: ['image'],
-  'object-store': ['object-store'],
-  identity: ['identity'],
-};
 
 /** A request of a session: a request plus what may be repeated. */
 export interface SessionRequest extends HttpRequest {
@@ -198,44 +181,9 @@ export class CloudSession {
     return this.#token;
   }
 
-  /** URL of a service, with a slash at its end. Throws CLOUD_REFUSED naming the service that is missing. */
+  /** URL of a service, with a slash at its end. Throws as findEndpoint. */
   endpoint(service: ServiceType): URL {
-    const override = this.config.endpoints[service];
-    if (override !== undefined) {
-      const url = override
-        .replaceAll('%(project_id)s', this.projectId)
-        .replaceAll('$(project_id)s', this.projectId);
-      if (!URL.canParse(url)) throw new PortError('CONFIG', `endpoint for ${service} is no URL`);
-      return withSlash(url);
-    }
-    const { region, interface: side } = this.config;
-    const services = this.#info.catalog.filter((s) => ALIASES[service].includes(s.type));
-    const all = services.flatMap((s) => s.endpoints);
-    const matching = all.filter(
-      (e) => e.interface === side && (region === undefined || e.region === region || e.region_id === region),
-    );
-    const [first] = matching;
-    if (first === undefined) {
-      const regions = [...new Set(all.map((e) => e.region ?? e.region_id ?? ''))].filter((r) => r !== '');
-      throw new PortError(
-        'CLOUD_REFUSED',
-        `cloud ${printable(this.config.name)} has no ${service} service with a ${side} endpoint${region === undefined ? '' : ` in region ${printable(region)}`}`,
-        {
-          hint:
-            all.length === 0
-              ? 'its catalog does not list one'
-              : `it has one in: ${printable(regions.join(', '))}`,
-        },
-      );
-    }
-    const found = new Set(matching.map((e) => e.region ?? e.region_id ?? ''));
-    if (found.size > 1) {
-      throw new PortError('CONFIG', `cloud ${printable(this.config.name)} has several regions; name one`, {
-        hint: `region_name in clouds.yaml or OS_REGION_NAME: ${printable([...found].join(', '))}`,
-      });
-    }
-    if (!URL.canParse(first.url)) throw new PortError('CLOUD', `the catalog's URL for ${service} is none`);
-    return withSlash(first.url);
+    return findEndpoint(this.#info.catalog, this.config, service, () => this.projectId);
   }
 
   /** A request with our token: renewed once on 401, repeated on temporary failures. Throws as HttpClient.request. */
@@ -276,8 +224,4 @@ export class CloudSession {
   async close(): Promise<void> {
     await this.http.close();
   }
-}
-
-function withSlash(url: string): URL {
-  return new URL(url.endsWith('/') ? url : `${url}/`);
 }
