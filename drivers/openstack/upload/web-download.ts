@@ -54,7 +54,8 @@ export async function pullFromSwift(
 export async function clearStaging(swift: SwiftApi, input: UploadInput, signal: AbortSignal): Promise<void> {
   const container = stagingContainer(input.jobId);
   try {
-    if ((await swift.headContainer(container, signal)) === undefined) return;
+    // Somebody else's container may have the name; what is in it is not ours.
+    if ((await swift.headContainer(container, signal))?.[MARK_HEADER] !== MARK) return;
     const names: string[] = [];
     for await (const object of swift.listObjects(container, '', signal)) names.push(object.name);
     for (const name of names) await swift.removeObject(container, name, signal);

@@ -3,9 +3,11 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { GlanceRequest } from '../../../core/request.ts';
 import { uploadImage } from '../../../drivers/openstack/upload/index.ts';
 import { type PlanInput, planUpload } from '../../../drivers/openstack/upload/plan.ts';
+import { clearStaging, stagingContainer } from '../../../drivers/openstack/upload/web-download.ts';
 import { GlanceApi } from '../../../tools/openstack/glance.ts';
 import type { GlanceImage } from '../../../tools/openstack/glance-types.ts';
 import type { CloudSession } from '../../../tools/openstack/session.ts';
+import { SwiftApi } from '../../../tools/openstack/swift.ts';
 import { CLOUD_NAME, type Cloud, startCloud, type TestProject } from '../../support/cloud.ts';
 import { startFaultProxy } from '../../support/fault-proxy.ts';
 import { imageFile, openSession, uploadInput } from './glance-support.ts';
@@ -183,6 +185,38 @@ test('a login without a role to write, and a quota of properties, are refused in
     await theirs.close();
     await proxy.close();
   }
+});
+
+test('what refuses the plan is told, also when the image it tried with cannot be removed', async () => {
+  const proxy = await startFaultProxy(cloud.imageUrl);
+  const theirs = await openSession(project.writeClouds('proxy.yaml', { image: proxy.url }));
+  const warnings: string[] = [];
+  try {
+    proxy.on(
+      { method: 'DELETE', path: /\/v2\/images\//, times: 1 },
+      { status: 403, body: 'not authorized to complete delete_image action.' },
+    );
+    const refused = plan(
+      { visibility: 'public' },
+      { jobId: newName(), warn: (text) => warnings.push(text) },
+      theirs,
+    );
+    await expect(refused).rejects.toMatchObject({ message: expect.stringContaining('public') });
+    expect(warnings.join()).toContain('may be left behind');
+  } finally {
+    await theirs.close();
+    await proxy.close();
+  }
+});
+
+test('a container of the staging name that is not ours keeps its content', async () => {
+  const swift = new SwiftApi(session);
+  const input = uploadInput(imageFile(project.dir, MIB / 2, `${newName()}.raw`));
+  const container = stagingContainer(input.jobId);
+  await swift.send(swift.url(container), { method: 'PUT', what: 'container' });
+  await swift.putFile(container, 'theirs', input.file);
+  await clearStaging(swift, input, input.signal);
+  expect((await swift.headObject(container, 'theirs'))?.bytes).toBe(input.bytes);
 });
 
 test('a used up quota is refused in the plan', async () => {
