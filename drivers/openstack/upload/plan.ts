@@ -1,6 +1,6 @@
 /** Everything that can refuse an upload, asked before any long work. */
 import { randomUUID } from 'node:crypto';
-import { PortError } from '../../../core/errors.ts';
+import { asPortError, PortError } from '../../../core/errors.ts';
 import type { GlanceRequest } from '../../../core/request.ts';
 import { MIB } from '../../../core/sizes.ts';
 import { printable } from '../../../core/text.ts';
@@ -39,7 +39,8 @@ export interface GlancePlan {
 
 /** More properties than an image of ours has: the probe proves that the quota takes them. */
 const PROBED_PROPERTIES = 40;
-const CLEAN_UP_MS = 20_000;
+/** Less than the 10 s within which an interrupted program has to end. */
+const CLEAN_UP_MS = 8_000;
 
 /**
  * Proves login, service, ways, stores, quota, roles and names. For the role it makes a private image without content,
@@ -117,6 +118,7 @@ async function probe(glance: GlanceApi, input: PlanInput): Promise<void> {
   const filler = Object.fromEntries(
     Array.from({ length: PROBED_PROPERTIES }, (_, n) => [`port_image_probe_${n}`, '-']),
   );
+  let isProven = false;
   try {
     await glance.create(
       {
@@ -138,6 +140,7 @@ async function probe(glance: GlanceApi, input: PlanInput): Promise<void> {
         });
       }
     }
+    isProven = true;
   } catch (error) {
     if (error instanceof HttpError && error.status === 403) {
       throw new PortError('CLOUD_REFUSED', `this login may not make images: ${error.message}`, {
@@ -153,7 +156,11 @@ async function probe(glance: GlanceApi, input: PlanInput): Promise<void> {
     }
     throw error;
   } finally {
-    // With a signal of its own: an interrupt must not leave it behind.
-    await glance.remove(id, { signal: AbortSignal.timeout(CLEAN_UP_MS) });
+    // With a signal of its own: an interrupt must not leave it behind. What went wrong before says more than this, and
+    // the image carries our mark, so the next run removes it.
+    await glance.remove(id, { signal: AbortSignal.timeout(CLEAN_UP_MS) }).catch((error: unknown) => {
+      if (isProven) throw error;
+      input.warn(`the image ${id}, made to try the login, may be left behind: ${asPortError(error).message}`);
+    });
   }
 }
