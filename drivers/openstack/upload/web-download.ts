@@ -2,6 +2,7 @@
 import type { GlanceApi } from '../../../tools/openstack/glance.ts';
 import type { GlanceImage } from '../../../tools/openstack/glance-types.ts';
 import { SwiftApi } from '../../../tools/openstack/swift.ts';
+import { MARK_HEADER } from '../../../tools/openstack/swift-object.ts';
 import { awaitImport, startImportOnce } from './import.ts';
 import type { UploadInput } from './types.ts';
 

@@ -217,6 +217,7 @@ test('a container of the staging name that is not ours keeps its content', async
   await swift.putFile(container, 'theirs', input.file);
   await clearStaging(swift, input, input.signal);
   expect((await swift.headObject(container, 'theirs'))?.bytes).toBe(input.bytes);
+  expect(input.warnings).toEqual([]);
 });
 
 test('a used up quota is refused in the plan', async () => {
