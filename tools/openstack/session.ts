@@ -53,19 +53,29 @@ export class CloudSession {
   readonly config: CloudConfig;
   readonly http: HttpClient;
   readonly #now: () => number;
+  readonly #signal: AbortSignal | undefined;
   #token = '';
   #info: Token;
   #renewAtMs = 0;
   #renewing: Promise<void> | undefined;
 
-  private constructor(config: CloudConfig, http: HttpClient, now: () => number) {
+  private constructor(
+    config: CloudConfig,
+    http: HttpClient,
+    now: () => number,
+    signal: AbortSignal | undefined,
+  ) {
     this.config = config;
     this.http = http;
     this.#now = now;
+    this.#signal = signal;
     this.#info = { expires_at: '', user: { id: '' }, roles: [], catalog: [] };
   }
 
-  /** Logs in. Throws CONFIG, CLOUD_LOGIN, CLOUD. `stallTimeoutMs`: a silent connection is given up after it. */
+  /**
+   * Logs in. Throws CONFIG, CLOUD_LOGIN, CLOUD. `signal` also ends every later request that is given none of its own;
+   * `stallTimeoutMs`: a silent connection is given up after it.
+   */
   static async open(
     config: CloudConfig,
     options: { signal?: AbortSignal | undefined; stallTimeoutMs?: number } = {},
@@ -75,7 +85,7 @@ export class CloudSession {
       caFile: config.caFile,
       ...(stallTimeoutMs === undefined ? {} : { stallTimeoutMs }),
     });
-    const session = new CloudSession(config, http, () => performance.now());
+    const session = new CloudSession(config, http, () => performance.now(), options.signal);
     try {
       await session.#login(options.signal);
       return session;
@@ -188,14 +198,16 @@ export class CloudSession {
 
   /** A request with our token: renewed once on 401, repeated on temporary failures. Throws as HttpClient.request. */
   async request(url: URL, options: SessionRequest): Promise<HttpResponse> {
+    const signal = options.signal ?? this.#signal;
     const retries = options.retries ?? (options.method === 'POST' ? 0 : 5);
     let renewed = false;
     return withRetries(
       async () => {
-        const used = await this.token(options.signal);
+        const used = await this.token(signal);
         try {
           return await this.http.request(url, {
             ...options,
+            signal,
             headers: { ...options.headers, 'x-auth-token': used },
           });
         } catch (error) {
@@ -205,16 +217,17 @@ export class CloudSession {
           if (!lost || renewed || this.config.auth.type === 'token') throw error;
           if (error.status === 0 && typeof options.body !== 'function') throw error;
           renewed = true;
-          if (used === this.#token) await this.renew(options.signal);
+          if (used === this.#token) await this.renew(signal);
           if (error.status !== 401) throw error;
           return await this.http.request(url, {
             ...options,
-            headers: { ...options.headers, 'x-auth-token': await this.token(options.signal) },
+            signal,
+            headers: { ...options.headers, 'x-auth-token': await this.token(signal) },
           });
         }
       },
       {
-        signal: options.signal,
+        signal,
         retries,
         ...(options.onRetry === undefined ? {} : { onRetry: options.onRetry }),
       },

@@ -41,3 +41,22 @@ test('a quota of the project is named', async () => {
     message: expect.stringContaining('quota of 1.0 MiB'),
   });
 });
+
+test('an interrupt ends a call that has no signal of its own, though the service is silent', async () => {
+  const env = { OS_CLIENT_CONFIG_FILE: world.project.cloudsYaml };
+  const stop = new AbortController();
+  const store = new SwiftStore('', {
+    open: async () => CloudSession.open(await loadCloud(CLOUD_NAME, env), { signal: stop.signal }),
+  });
+  try {
+    await store.check(1);
+    world.proxy.reset();
+    world.proxy.on({ method: 'HEAD' }, { stall: true });
+    const asked = store.head('a/manifest.json');
+    setTimeout(() => stop.abort(), 200);
+    await expect(asked).rejects.toMatchObject({ code: 'INTERRUPTED' });
+  } finally {
+    world.proxy.reset();
+    await store.close();
+  }
+});
