@@ -4,7 +4,7 @@ import { createInterface } from 'node:readline/promises';
 import type { Command } from 'commander';
 import { PortError } from '../../core/errors.ts';
 import { printable } from '../../core/text.ts';
-import { openStore } from '../../drivers/stores/index.ts';
+import { withStore } from '../../drivers/stores/index.ts';
 import type { Store } from '../../drivers/stores/store.ts';
 import { cloudName, loadCloud } from '../../tools/openstack/config.ts';
 import { CloudSession } from '../../tools/openstack/session.ts';
@@ -38,12 +38,7 @@ export async function onStore<T>(
       hint: 'name it with --store file:DIR or --store swift:PREFIX, or set PORT_IMAGE_STORE',
     });
   }
-  const store = openStore(url, { cloud: flags.osCloud, signal });
-  try {
-    return await task(store);
-  } finally {
-    await store.close?.();
-  }
+  return withStore({ store: url, storeCloud: flags.osCloud }, signal, task);
 }
 
 /** Logs in to the cloud the flags or the environment name. Throws USAGE without one. */

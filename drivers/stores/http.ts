@@ -1,8 +1,8 @@
 /** Data sets read with nothing but a provision document: signed URLs or application credentials, GET and HEAD only. */
 import { Readable } from 'node:stream';
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { Provision, ProvisionAuth } from '../../core/contract.ts';
 import { asPortError, PortError } from '../../core/errors.ts';
+import { pause } from '../../core/pause.ts';
 import { HttpClient, HttpError, type HttpRequest, type HttpResponse } from '../../tools/openstack/http.ts';
 import { withRetries } from '../../tools/openstack/retry.ts';
 import { CloudSession } from '../../tools/openstack/session.ts';
@@ -46,7 +46,6 @@ export class HttpStore implements Store {
     const name = `${auth.authUrl}\n${auth.id}`;
     let open = this.#sessions.get(name);
     if (open === undefined) {
-      const { stallTimeoutMs } = this.#options;
       open = CloudSession.open(
         {
           name: 'of the provision document',
@@ -57,7 +56,7 @@ export class HttpStore implements Store {
           caFile: this.#options.caFile,
           endpoints: {},
         },
-        stallTimeoutMs === undefined ? {} : { stallTimeoutMs },
+        { stallTimeoutMs: this.#options.stallTimeoutMs },
       );
       this.#sessions.set(name, open);
     }
@@ -207,7 +206,7 @@ async function* resumable(
         temporary: true,
       });
     }
-    await sleep(BREAK_PAUSE_MS * breaks, undefined, signal === undefined ? {} : { signal });
+    await pause(BREAK_PAUSE_MS * breaks, signal);
     answer = await open(at);
     if (answer.headers.etag !== etag) {
       await answer.drain();

@@ -48,7 +48,7 @@ async function removeStale(parent: string, base: string): Promise<void> {
 export interface RestoreOptions {
   /** Digest of the manifest, from the contract. */
   manifestSha256?: string;
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 }
 
 /** Gets a segment into a file and checks it. Throws STORE, STORE_MISMATCH. */

@@ -89,7 +89,7 @@ export interface Store {
   /** URLs with which an instance reads these data sets and nothing else. Absent where a store cannot sign any. */
   provision?(ids: readonly string[], options: ProvisionOptions): Promise<Provisioned>;
   /** Makes every URL of a data set worthless and proves it with one made before. */
-  revoke?(id: string, options?: { signal?: AbortSignal }): Promise<void>;
+  revoke?(id: string, options?: { signal?: AbortSignal | undefined }): Promise<void>;
   /** Ends connections; the store is not used after it. */
   close?(): Promise<void>;
 }

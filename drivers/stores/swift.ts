@@ -250,7 +250,7 @@ export class SwiftStore implements Store {
     };
   }
 
-  async revoke(id: string, options: { signal?: AbortSignal } = {}): Promise<void> {
+  async revoke(id: string, options: { signal?: AbortSignal | undefined } = {}): Promise<void> {
     const api = await this.api();
     if (!DATA_SET_ID.test(id) || !(await this.#isOurs(api, id))) {
       throw new PortError('STORE', `data set ${printable(id)} is not in the store ${this.url}`);

@@ -40,7 +40,7 @@ async function restore(store: Store, manifest: Manifest, sha256: string, request
   });
   return restoreDataSet(counted, id, dir, {
     manifestSha256: sha256,
-    ...(signal === undefined ? {} : { signal }),
+    signal,
   });
 }
 

@@ -22,7 +22,7 @@ export async function revokeUrls(
     throw new PortError('USAGE', `${store.url} makes no URLs, so there is nothing to revoke`);
   }
   await requireId(store, id);
-  await store.revoke(id, signal === undefined ? {} : { signal });
+  await store.revoke(id, { signal });
   let removedDocuments = 0;
   for (const { key } of await objectsOf(store, id)) {
     if (pointerEnd(key.slice(id.length + 1)) === undefined) continue;

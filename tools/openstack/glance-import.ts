@@ -1,6 +1,6 @@
 /** Imports: started here, done by Glance on its own, which tells by the image and its tasks how it goes. */
-import { setTimeout as sleep } from 'node:timers/promises';
 import { PortError } from '../../core/errors.ts';
+import { pause } from '../../core/pause.ts';
 import { printable } from '../../core/text.ts';
 import type { CallOptions, GlanceApi } from './glance.ts';
 import type { GlanceImage, GlanceTask, ImportStores } from './glance-types.ts';
@@ -95,7 +95,7 @@ export async function waitForImport(glance: GlanceApi, id: string, wait: ImportW
         },
       );
     }
-    await sleep(wait.pollMs, undefined, signal === undefined ? {} : { signal });
+    await pause(wait.pollMs, signal);
   }
 }
 

@@ -103,7 +103,7 @@ export function withoutSignatures(text: string): string {
 export interface HttpClientOptions {
   /** PEM file with further certificate authorities. TLS itself is always verified. */
   caFile?: string | undefined;
-  stallTimeoutMs?: number;
+  stallTimeoutMs?: number | undefined;
 }
 
 /** Makes requests over kept connections. */

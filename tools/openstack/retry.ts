@@ -1,7 +1,7 @@
 /** Trying again: only temporary failures, with growing jittered pauses, and as late as the server asks. */
-import { setTimeout as sleep } from 'node:timers/promises';
 import pRetry from 'p-retry';
 import { asPortError, PortError } from '../../core/errors.ts';
+import { pause } from '../../core/pause.ts';
 import { HttpError } from './http.ts';
 
 /** How often and how long. */
@@ -10,7 +10,7 @@ export interface RetryOptions {
   /** Attempts after the first. Default 5. */
   retries?: number;
   /** Called before each pause. */
-  onRetry?: (error: PortError, attempt: number) => void;
+  onRetry?: ((error: PortError, attempt: number) => void) | undefined;
 }
 
 const FIRST_PAUSE_MS = 500;
@@ -43,11 +43,7 @@ export async function withRetries<T>(attempt: () => Promise<T>, options: RetryOp
         options.onRetry?.(error, attemptNumber);
         if (!(error instanceof HttpError) || error.retryAfterMs === undefined) return;
         if (error.retryAfterMs > LONGEST_RETRY_AFTER_MS) return;
-        await sleep(
-          error.retryAfterMs,
-          undefined,
-          options.signal === undefined ? {} : { signal: options.signal },
-        );
+        await pause(error.retryAfterMs, options.signal);
       },
     },
   ).catch((error: unknown) => {

@@ -78,12 +78,11 @@ export class CloudSession {
    */
   static async open(
     config: CloudConfig,
-    options: { signal?: AbortSignal | undefined; stallTimeoutMs?: number } = {},
+    options: { signal?: AbortSignal | undefined; stallTimeoutMs?: number | undefined } = {},
   ): Promise<CloudSession> {
-    const { stallTimeoutMs } = options;
     const http = await HttpClient.create({
       caFile: config.caFile,
-      ...(stallTimeoutMs === undefined ? {} : { stallTimeoutMs }),
+      stallTimeoutMs: options.stallTimeoutMs,
     });
     const session = new CloudSession(config, http, () => performance.now(), options.signal);
     try {
@@ -229,7 +228,7 @@ export class CloudSession {
       {
         signal,
         retries,
-        ...(options.onRetry === undefined ? {} : { onRetry: options.onRetry }),
+        onRetry: options.onRetry,
       },
     );
   }

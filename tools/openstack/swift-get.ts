@@ -1,6 +1,6 @@
 /** Reading an object to its end over connections that break: the next request goes on where the last one stopped. */
-import { setTimeout as sleep } from 'node:timers/promises';
-import { asPortError, PortError } from '../../core/errors.ts';
+import { PortError } from '../../core/errors.ts';
+import { pause } from '../../core/pause.ts';
 import { printable } from '../../core/text.ts';
 import { HttpError, type HttpResponse } from './http.ts';
 import { giveUp } from './swift-object.ts';
@@ -81,11 +81,7 @@ export async function readResuming(
             options,
           );
         }
-        await sleep(PAUSE_MS * (fruitless + 1), undefined, {
-          ...(signal === undefined ? {} : { signal }),
-        }).catch((error: unknown) => {
-          throw asPortError(error);
-        });
+        await pause(PAUSE_MS * (fruitless + 1), signal);
       }
     } finally {
       giveUp(answer);

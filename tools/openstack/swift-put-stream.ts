@@ -3,8 +3,8 @@
  * object over them. Parts of a killed run are used again when their etag is the md5 of what is to be sent.
  */
 import { createHash } from 'node:crypto';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { asPortError, PortError } from '../../core/errors.ts';
+import { pause } from '../../core/pause.ts';
 import { MIB } from '../../core/sizes.ts';
 import { printable } from '../../core/text.ts';
 import { HttpError } from './http.ts';
@@ -186,9 +186,7 @@ async function untilDone<T>(
       const asked = known instanceof HttpError ? (known.retryAfterMs ?? 0) : 0;
       if (asked > LONGEST_PAUSE_MS) throw known;
       const pauseMs = Math.max(asked, PAUSE_MS * 2 ** (failures - 1) * (1 + Math.random()));
-      await sleep(pauseMs, undefined, signal === undefined ? {} : { signal }).catch((e: unknown) => {
-        throw asPortError(e);
-      });
+      await pause(pauseMs, signal);
     }
   }
 }

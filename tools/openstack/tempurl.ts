@@ -1,7 +1,7 @@
 /** Signed URLs (TempURL) with a key of the container's own, so that one key opens exactly one container. */
 import { createHmac, randomBytes } from 'node:crypto';
-import { setTimeout as sleep } from 'node:timers/promises';
-import { asPortError, PortError } from '../../core/errors.ts';
+import { PortError } from '../../core/errors.ts';
+import { pause } from '../../core/pause.ts';
 import { printable } from '../../core/text.ts';
 import type { SwiftApi } from './swift.ts';
 import type { TempUrlDigest } from './swift-info.ts';
@@ -213,8 +213,6 @@ async function soon(ask: () => Promise<boolean>, signal?: AbortSignal): Promise<
     if (running === 3) return true;
     if (performance.now() > until) return false;
     if (running > 0) continue;
-    await sleep(POLL_MS, undefined, signal === undefined ? {} : { signal }).catch((error: unknown) => {
-      throw asPortError(error);
-    });
+    await pause(POLL_MS, signal);
   }
 }

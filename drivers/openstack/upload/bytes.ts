@@ -1,6 +1,6 @@
 /** Sends the content to a queued image, again when it has to; an image that does not come back is replaced by a new one. */
-import { setTimeout as sleep } from 'node:timers/promises';
 import { PortError } from '../../../core/errors.ts';
+import { pause } from '../../../core/pause.ts';
 import type { GlanceApi } from '../../../tools/openstack/glance.ts';
 import { type Destination, putContent } from '../../../tools/openstack/glance-content.ts';
 import type { GlanceImage } from '../../../tools/openstack/glance-types.ts';
@@ -87,7 +87,7 @@ async function settled(
     if (image.status === 'active') return 'done';
     // What is staged cannot be looked at: whole or half is the same to us.
     if (image.status !== (destination === 'file' ? 'saving' : 'uploading')) return 'lost';
-    await sleep(SETTLE_POLL_MS, undefined, { signal });
+    await pause(SETTLE_POLL_MS, signal);
   }
   return 'lost';
 }

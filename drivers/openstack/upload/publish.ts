@@ -1,6 +1,6 @@
 /** The second phase: properties in one request, then who may see the image, then its older versions. */
-import { setTimeout as sleep } from 'node:timers/promises';
 import { PortError } from '../../../core/errors.ts';
+import { pause } from '../../../core/pause.ts';
 import type { GlanceApi } from '../../../tools/openstack/glance.ts';
 import { namesIn } from '../../../tools/openstack/glance-import.ts';
 import type { GlanceImage, PatchOperation } from '../../../tools/openstack/glance-types.ts';
@@ -50,7 +50,7 @@ export async function publish(
   let lost = Object.keys(wanted);
   // Read back, and set again: something of the cloud that works on the image may have written its own copy over ours.
   for (let attempt = 0; attempt < ATTEMPTS && lost.length > 0; attempt++) {
-    if (attempt > 0) await sleep(PAUSE_MS, undefined, { signal });
+    if (attempt > 0) await pause(PAUSE_MS, signal);
     const operations = patchFor(now, wanted, attributes);
     if (operations.length > 0) await glance.patch(image.id, operations, { signal });
     const shown = await glance.show(image.id, { signal });
