@@ -43,6 +43,11 @@ export const Manifest = z.object({
 /** The manifest of one data set. */
 export type Manifest = z.infer<typeof Manifest>;
 
+/** Bytes an instance needs free to restore a set: the tree, and the largest segment while it is unpacked. */
+export function neededBytes(manifest: Manifest): number {
+  return manifest.allocatedBytes + Math.max(0, ...manifest.segments.map((s) => s.bytes));
+}
+
 /** What a member of the tree is; `link` is a further name of a regular file (hard link). */
 export const EntryType = z.enum(['file', 'dir', 'symlink', 'link', 'fifo', 'char', 'block']);
 export type EntryType = z.infer<typeof EntryType>;

@@ -1,7 +1,7 @@
 /** strip: moves application data into the store, proves it is there, empties it in the overlay, installs the way back. */
 import * as z from 'zod';
 import { buildContract } from '../../core/contract.ts';
-import { type DataSetSummary, dataSetId } from '../../core/data-set.ts';
+import { type DataSetSummary, dataSetId, neededBytes } from '../../core/data-set.ts';
 import { PortError } from '../../core/errors.ts';
 import { makeDir, writeJson } from '../../core/files.ts';
 import { Request } from '../../core/request.ts';
@@ -177,7 +177,7 @@ async function stripInto(ctx: StageContext, planned: StripPlan, target: Store): 
       keep: set.keep,
       bytes: manifest.bytes,
       files: manifest.files,
-      neededBytes: manifest.allocatedBytes + Math.max(0, ...manifest.segments.map((s) => s.bytes)),
+      neededBytes: neededBytes(manifest),
       segments: manifest.segments.length,
       manifestSha256: sha256,
       segmentsSha256: manifest.segmentsSha256,

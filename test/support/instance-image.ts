@@ -3,7 +3,7 @@ import { execFileSync } from 'node:child_process';
 import * as fs from 'node:fs/promises';
 import * as path from 'node:path';
 import type { Contract } from '../../core/contract.ts';
-import type { DataMode } from '../../core/data-set.ts';
+import { type DataMode, neededBytes } from '../../core/data-set.ts';
 import type { Store } from '../../drivers/stores/store.ts';
 import { writeDataSet } from '../../stages/strip/write-set.ts';
 import { type GuestDataSet, installGuestSide, STUB_NAME, stubText } from '../../tools/guest-side.ts';
@@ -80,7 +80,7 @@ export async function storeSet(
     keep: [],
     bytes: manifest.bytes,
     files: manifest.files,
-    neededBytes: manifest.allocatedBytes + Math.max(0, ...manifest.segments.map((s) => s.bytes)),
+    neededBytes: neededBytes(manifest),
     segments: manifest.segments.length,
     manifestSha256: sha256,
     segmentsSha256: manifest.segmentsSha256,
