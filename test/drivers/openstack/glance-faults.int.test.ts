@@ -1,13 +1,11 @@
-import { randomBytes } from 'node:crypto';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
 import { type UploadInput, uploadImage } from '../../../drivers/openstack/upload/index.ts';
 import { GlanceApi } from '../../../tools/openstack/glance.ts';
 import { downloadContent } from '../../../tools/openstack/glance-content.ts';
-import type { GlanceImage } from '../../../tools/openstack/glance-types.ts';
 import { CloudSession } from '../../../tools/openstack/session.ts';
 import { type Cloud, startCloud, type TestProject } from '../../support/cloud.ts';
 import { type FaultProxy, startFaultProxy } from '../../support/fault-proxy.ts';
-import { digest, imageFile, openSession, uploadInput } from './glance-support.ts';
+import { digest, imageFile, imagesNamed, newName, openSession, uploadInput } from './glance-support.ts';
 
 const MIB = 2 ** 20;
 const STALL_MS = 1500;
@@ -35,15 +33,7 @@ afterAll(async () => {
   await project?.cleanup();
 });
 
-const newName = () => `img-${randomBytes(4).toString('hex')}`;
-
-async function named(name: string): Promise<GlanceImage[]> {
-  const images: GlanceImage[] = [];
-  for (const os_hidden of ['false', 'true']) {
-    for await (const image of glance.list({ name, os_hidden })) images.push(image);
-  }
-  return images;
-}
+const named = (name: string) => imagesNamed(glance, name);
 
 /** One image of that name, with the bytes of the file as Glance gives them. */
 async function expectWhole(input: UploadInput, content: Buffer): Promise<void> {

@@ -9,12 +9,11 @@ import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
 import { uploadImage } from '../../../drivers/openstack/upload/index.ts';
 import { stagingContainer } from '../../../drivers/openstack/upload/web-download.ts';
 import { GlanceApi } from '../../../tools/openstack/glance.ts';
-import type { GlanceImage } from '../../../tools/openstack/glance-types.ts';
 import type { CloudSession } from '../../../tools/openstack/session.ts';
 import { SwiftApi } from '../../../tools/openstack/swift.ts';
 import { type Cloud, startCloud, type TestProject } from '../../support/cloud.ts';
 import { type Action, type FaultProxy, startFaultProxy } from '../../support/fault-proxy.ts';
-import { imageFile, openSession, uploadInput } from './glance-support.ts';
+import { imageFile, imagesNamed, openSession, uploadInput } from './glance-support.ts';
 
 const MIB = 2 ** 20;
 const CHILD = fileURLToPath(new URL('./glance-child.ts', import.meta.url));
@@ -47,13 +46,7 @@ afterAll(async () => {
   await project?.cleanup();
 });
 
-async function named(name: string): Promise<GlanceImage[]> {
-  const images: GlanceImage[] = [];
-  for (const os_hidden of ['false', 'true']) {
-    for await (const image of glance.list({ name, os_hidden })) images.push(image);
-  }
-  return images;
-}
+const named = (name: string) => imagesNamed(glance, name);
 
 const HOLD_ANSWER: Action = { stallResponse: { bytes: 0 } };
 /** Where the process hangs when it is killed; the service has done what `HOLD_ANSWER` holds back. */

@@ -1,16 +1,14 @@
-import { randomBytes } from 'node:crypto';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { GlanceRequest } from '../../../core/request.ts';
 import { uploadImage } from '../../../drivers/openstack/upload/index.ts';
 import { type PlanInput, planUpload } from '../../../drivers/openstack/upload/plan.ts';
 import { clearStaging, stagingContainer } from '../../../drivers/openstack/upload/web-download.ts';
 import { GlanceApi } from '../../../tools/openstack/glance.ts';
-import type { GlanceImage } from '../../../tools/openstack/glance-types.ts';
 import type { CloudSession } from '../../../tools/openstack/session.ts';
 import { SwiftApi } from '../../../tools/openstack/swift.ts';
 import { CLOUD_NAME, type Cloud, startCloud, type TestProject } from '../../support/cloud.ts';
 import { startFaultProxy } from '../../support/fault-proxy.ts';
-import { imageFile, openSession, uploadInput } from './glance-support.ts';
+import { imageFile, imagesNamed, newName, openSession, uploadInput } from './glance-support.ts';
 
 const MIB = 2 ** 20;
 let cloud: Cloud;
@@ -29,14 +27,7 @@ afterAll(async () => {
   await project?.cleanup();
 });
 
-const newName = () => `img-${randomBytes(4).toString('hex')}`;
-async function named(name: string): Promise<GlanceImage[]> {
-  const images: GlanceImage[] = [];
-  for (const os_hidden of ['false', 'true']) {
-    for await (const image of glance.list({ name, os_hidden })) images.push(image);
-  }
-  return images;
-}
+const named = (name: string) => imagesNamed(glance, name);
 
 /** An upload of its own job; fresh bytes each time. */
 async function upload(name: string, request: Partial<GlanceRequest> = {}) {

@@ -1,4 +1,4 @@
-/** What the tests of uploads share: an image file and an input for it. */
+/** What the tests of uploads share: an image file, an input for it, and what came of it. */
 import { createHash, randomBytes } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
 import * as path from 'node:path';
@@ -6,6 +6,8 @@ import { silentLog } from '../../../core/log.ts';
 import { GlanceRequest } from '../../../core/request.ts';
 import type { UploadInput } from '../../../drivers/openstack/upload/index.ts';
 import { loadCloud } from '../../../tools/openstack/config.ts';
+import type { GlanceApi } from '../../../tools/openstack/glance.ts';
+import type { GlanceImage } from '../../../tools/openstack/glance-types.ts';
 import { CloudSession } from '../../../tools/openstack/session.ts';
 import { CLOUD_NAME } from '../../support/cloud.ts';
 
@@ -15,6 +17,18 @@ export function imageFile(dir: string, bytes: number, name = 'image.raw'): { fil
   const file = path.join(dir, name);
   writeFileSync(file, content);
   return { file, content };
+}
+
+/** A name no other test uses. */
+export const newName = () => `img-${randomBytes(4).toString('hex')}`;
+
+/** Every image of that name, hidden ones too. */
+export async function imagesNamed(glance: GlanceApi, name: string): Promise<GlanceImage[]> {
+  const images: GlanceImage[] = [];
+  for (const os_hidden of ['false', 'true']) {
+    for await (const image of glance.list({ name, os_hidden })) images.push(image);
+  }
+  return images;
 }
 
 /** Digest in hex. */
@@ -69,5 +83,5 @@ export function uploadInput(
 /** A session by the clouds.yaml of a test project. */
 export async function openSession(cloudsYaml: string, stallTimeoutMs?: number): Promise<CloudSession> {
   const config = await loadCloud(CLOUD_NAME, { OS_CLIENT_CONFIG_FILE: cloudsYaml });
-  return CloudSession.open(config, stallTimeoutMs === undefined ? {} : { stallTimeoutMs });
+  return CloudSession.open(config, { stallTimeoutMs });
 }

@@ -35,10 +35,7 @@ export async function swiftWorld(name: string, options?: CloudOptions): Promise<
   let shared: Promise<CloudSession> | undefined;
   const open = async (stallTimeoutMs?: number) => {
     const env = { OS_CLIENT_CONFIG_FILE: project.cloudsYaml, HOME: project.dir };
-    const session = await CloudSession.open(
-      await loadCloud(CLOUD_NAME, env),
-      stallTimeoutMs === undefined ? {} : { stallTimeoutMs },
-    );
+    const session = await CloudSession.open(await loadCloud(CLOUD_NAME, env), { stallTimeoutMs });
     sessions.push(session);
     return session;
   };
