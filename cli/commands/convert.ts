@@ -4,6 +4,7 @@ import { Command } from 'commander';
 import { PortError } from '../../core/errors.ts';
 import { exists } from '../../core/files.ts';
 import { printable } from '../../core/text.ts';
+import { requireClouds } from '../../pipeline/cloud-check.ts';
 import { createJob } from '../../pipeline/job.ts';
 import { finishJob } from '../finish.ts';
 import { buildRequest, type ConvertFlags } from '../request.ts';
@@ -86,6 +87,7 @@ Examples:
         }
         const { request, dir } = await buildRequest(source, flags);
         const isNew = !(await exists(dir));
+        if (isNew) await requireClouds(request, interruption.signal);
         const job = await createJob(dir, request);
         const leave = async (): Promise<void> => {
           // a dry run, and a refusal before anything was made, leave nothing behind

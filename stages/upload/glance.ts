@@ -1,10 +1,10 @@
 /** The way into a cloud: plan and upload of the openstack image. */
+import { randomBytes } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
-import * as os from 'node:os';
 import * as path from 'node:path';
 import { Contract } from '../../core/contract.ts';
 import { PortError } from '../../core/errors.ts';
-import { sha256File } from '../../core/files.ts';
+import { exists, makeDir, sha256File, writeFileAtomic } from '../../core/files.ts';
 import type { GlanceRequest } from '../../core/request.ts';
 import type { StageContext } from '../../core/stage.ts';
 import type { Artifact, Verification } from '../../core/types.ts';
@@ -12,7 +12,6 @@ import { openstack } from '../../drivers/openstack/index.ts';
 import { imageProperties } from '../../drivers/openstack/properties.ts';
 import { readSigningKey, signFile } from '../../drivers/openstack/signature.ts';
 import { type GlanceResult, uploadImage } from '../../drivers/openstack/upload/index.ts';
-import { jobMark } from '../../drivers/openstack/upload/own-images.ts';
 import { type GlancePlan, planUpload } from '../../drivers/openstack/upload/plan.ts';
 import { loadCloud } from '../../tools/openstack/config.ts';
 import { CloudSession } from '../../tools/openstack/session.ts';
@@ -23,7 +22,22 @@ export function glanceRequest(ctx: StageContext): GlanceRequest | undefined {
   return ctx.platforms?.some((p) => p.name === openstack.name) ? ctx.request.glance : undefined;
 }
 
-const mark = (ctx: StageContext) => jobMark(os.hostname(), ctx.paths.dir);
+/** Where a job keeps its mark: made by chance, so that no other job, here or elsewhere, takes its images for its own. */
+const MARK_FILE = 'upload-mark';
+const MARK = /^[0-9a-f]{20}$/;
+
+/** The mark of this job; made before anything of it is in a cloud. */
+async function jobMark(ctx: StageContext): Promise<string> {
+  const file = path.join(ctx.paths.data, MARK_FILE);
+  if (await exists(file)) {
+    const known = (await readFile(file, 'utf8')).trim();
+    if (MARK.test(known)) return known;
+  }
+  const mark = randomBytes(10).toString('hex');
+  await makeDir(ctx.paths.data);
+  await writeFileAtomic(file, `${mark}\n`);
+  return mark;
+}
 
 function artifactOf(ctx: StageContext): Artifact | undefined {
   return ctx.result<Artifact[]>('encode')?.find((a) => a.platform === openstack.name);
@@ -44,11 +58,12 @@ async function withSession<T>(
 
 /** Proves that the upload can work and records what it will do. Throws as planUpload. */
 export async function planGlance(ctx: StageContext, request: GlanceRequest): Promise<GlancePlan> {
+  const jobId = await jobMark(ctx);
   const plan = await withSession(ctx, request.cloud, (session) =>
     planUpload(session, {
       name: ctx.request.name,
       request,
-      jobId: mark(ctx),
+      jobId,
       bytes: artifactOf(ctx)?.bytes ?? 0,
       signal: ctx.signal,
       warn: ctx.warn,
@@ -80,7 +95,7 @@ export async function uploadToGlance(ctx: StageContext, request: GlanceRequest):
   const contract = Contract.parse(JSON.parse(await readFile(contractFile, 'utf8')));
   const packages = ctx.result<{ packages: { name: string }[] }>('cloud-init')?.packages ?? [];
   const verification = ctx.result<Verification[]>('verify')?.find((v) => v.platform === openstack.name);
-  const jobId = mark(ctx);
+  const jobId = await jobMark(ctx);
   const properties = imageProperties({
     facts: ctx.facts,
     contract,

@@ -128,9 +128,9 @@ async function putParts(
       for (let n = 0; await reader.more(); n += 1) {
         const there = done[n] ?? reuse[n];
         if (there !== undefined) {
-          let skipped = 0;
-          for await (const chunk of reader.take(partBytes)) skipped += chunk.byteLength;
-          if (skipped !== there.bytes)
+          const { bytes, md5 } = await digestAll(() => reader.take(partBytes));
+          // The digest of the whole is of this pass: it must be that of the parts in the store.
+          if (bytes !== there.bytes || md5 !== there.etag)
             throw new PortError('SOURCE_CHANGED', `${printable(name)}: content changed`);
           done[n] = there;
           continue;
@@ -197,13 +197,7 @@ async function matching(content: Content, partBytes: number, old: Leftovers): Pr
   const reader = new PartReader(content());
   try {
     for (let n = 0; await reader.more(); n += 1) {
-      const hash = createHash('md5');
-      let bytes = 0;
-      for await (const chunk of reader.take(partBytes)) {
-        hash.update(chunk);
-        bytes += chunk.byteLength;
-      }
-      const etag = hash.digest('hex');
+      const { bytes, md5: etag } = await digestAll(() => reader.take(partBytes));
       const same = old.parts.get(n + 1)?.find((o) => o.etag === etag && o.bytes === bytes);
       found[n] = same === undefined ? undefined : { name: same.name, bytes, etag };
     }

@@ -15,7 +15,7 @@ import type { Arrived, ChosenMethod, UploadInput } from './types.ts';
 import { pullFromSwift, putIntoSwift } from './web-download.ts';
 
 /** Time for taking away what a failed run made, after its own signal has fired. */
-const CLEAN_UP_MS = 20_000;
+const CLEAN_UP_MS = 8_000;
 
 /**
  * Sends the image. Where web-download was chosen here and fails, another method is tried. Throws CLOUD_REFUSED,

@@ -1,5 +1,4 @@
 /** Images of this project: those of this job, older versions, and strangers of the same name. */
-import { createHash } from 'node:crypto';
 import type { GlanceApi } from '../../../tools/openstack/glance.ts';
 import type { GlanceImage } from '../../../tools/openstack/glance-types.ts';
 import { STATE } from '../properties.ts';
@@ -39,9 +38,4 @@ export async function readNeighbours(
   );
   found.versions.sort((a, b) => b.created_at.localeCompare(a.created_at));
   return found;
-}
-
-/** The mark of a job: its folder on its machine, so that two jobs never take each other's images. */
-export function jobMark(host: string, dir: string): string {
-  return createHash('sha256').update(`${host}\0${dir}`).digest('hex').slice(0, 20);
 }

@@ -57,6 +57,16 @@ describe('a Swift store', () => {
     }
   });
 
+  test('content that is not the same at the second reading is refused, not mixed', async () => {
+    const store = world.store('mixed', { partBytes: MIB });
+    world.proxy.on({ method: 'PUT', path: /x\.parts/, after: 1, times: 1 }, { cutRequest: { bytes: 1000 } });
+    const changing = async function* () {
+      for (let n = 0; n < 3; n += 1) yield random(MIB);
+    };
+    await expect(store.put('a/x', changing)).rejects.toMatchObject({ code: 'SOURCE_CHANGED' });
+    expect(await store.head('a/x')).toBeUndefined();
+  });
+
   test('sends what is there already not again', async () => {
     const store = world.store('kept');
     const data = random(2 * MIB);

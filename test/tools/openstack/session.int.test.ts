@@ -1,4 +1,6 @@
 /** The login against a real Keystone, and through the TLS front with its own authority. */
+import * as fs from 'node:fs/promises';
+import * as path from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type CloudConfig, loadCloud } from '../../../tools/openstack/config.ts';
 import { CloudSession, keystoneRoot } from '../../../tools/openstack/session.ts';
@@ -185,6 +187,36 @@ test('doctor --os-cloud says what the cloud offers, and what is in the way', asy
   const none = await runCli(['doctor', '--os-cloud', 'nope'], { env });
   expect(none.exitCode).toBe(2);
   expect(none.stderr).toMatch(/no cloud nope.*\[CONFIG\]/);
+});
+
+test('convert names an unknown cloud, a wrong password, a missing service before it looks at the disk', async () => {
+  const dir = path.join(project.dir, 'job');
+  const wrong = project.writeClouds(
+    'bad.yaml',
+    {},
+    {
+      auth: {
+        auth_url: project.authUrl,
+        username: project.userName,
+        password: 'wrong',
+        project_name: project.projectName,
+        user_domain_id: 'default',
+        project_domain_id: 'default',
+      },
+    },
+  );
+  const elsewhere = project.writeClouds('elsewhere.yaml', {}, { region_name: 'Nowhere' });
+  for (const [file, name, status, words] of [
+    [project.cloudsYaml, 'nope', 2, /no cloud nope/],
+    [wrong, CLOUD_NAME, 6, /CLOUD_LOGIN/],
+    [elsewhere, CLOUD_NAME, 6, /no image service/],
+  ] as const) {
+    const args = ['convert', '/no/such/disk', '--to', 'openstack', '--os-cloud', name, '--job', dir];
+    const result = await runCli(args, { env: { OS_CLIENT_CONFIG_FILE: file } });
+    expect(result.stderr).toMatch(words);
+    expect(result.exitCode).toBe(status);
+    await expect(fs.stat(dir)).rejects.toThrow();
+  }
 });
 
 test('TLS with an authority of its own, and not without it', async () => {
