@@ -55,7 +55,8 @@ test('every command has help with an example', async () => {
     expect(help.stdout, name).toMatch(/Examples?:\n {2}port-image/);
     expect(help.stdout, name).toContain('--json');
   }
-});
+  // A process for each, and a slow machine takes seconds for one.
+}, 120_000);
 
 test('completion is a shell script', async () => {
   const { stdout } = await runCli(['completion', 'bash']);
