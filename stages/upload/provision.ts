@@ -6,6 +6,7 @@ import { formatBytes } from '../../core/sizes.ts';
 import type { StageContext } from '../../core/stage.ts';
 import type { Verification } from '../../core/types.ts';
 import { withStore } from '../../drivers/stores/index.ts';
+import { provisionIfAble } from '../../drivers/stores/provision.ts';
 import { provisionUserData, USER_DATA_LIMIT_BYTES } from '../../tools/user-data.ts';
 
 const HOUR_MS = 3600_000;
@@ -53,7 +54,8 @@ function mint(ctx: StageContext, dataSets: readonly { id: string }[]): Promise<P
   return withStore(
     ctx.request,
     ctx.signal,
-    async (store) => (await store.provision?.(ids, { lifeMs, signal: ctx.signal }))?.document,
+    async (store) =>
+      (await provisionIfAble(store, ids, { lifeMs, signal: ctx.signal }, (text) => ctx.warn(text)))?.document,
   );
 }
 

@@ -8,6 +8,7 @@ import { Request } from '../../core/request.ts';
 import type { Stage, StageContext } from '../../core/stage.ts';
 import type { Artifact, Verification } from '../../core/types.ts';
 import { withStore } from '../../drivers/stores/index.ts';
+import { provisionIfAble } from '../../drivers/stores/provision.ts';
 import type { Store } from '../../drivers/stores/store.ts';
 import { OVMF_FILES } from '../../tools/qemu-system.ts';
 import type { ExpectedDataSet } from './data-check.ts';
@@ -54,7 +55,8 @@ async function dataOf(
   store: Store,
 ): Promise<DataOf> {
   const ids = dataSets.map((d) => d.id);
-  const minted = await store.provision?.(ids, { lifeMs: MINTED_FOR_MS, signal: ctx.signal });
+  const options = { lifeMs: MINTED_FOR_MS, signal: ctx.signal };
+  const minted = await provisionIfAble(store, ids, options, (text) => ctx.warn(text));
   if (minted === undefined) return { store };
   const { document, upstream, caFile } = minted;
   const ca = caFile === undefined ? undefined : await readFile(caFile, 'utf8');
