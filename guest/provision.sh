@@ -145,6 +145,8 @@ try_document() { # FILE POINTER
     return 1
   fi
   EXPIRES=$(json_get "$1" "$entry/expires") || EXPIRES=''
+  # It is shown on the console: a time and nothing else.
+  case $EXPIRES in *[!0-9A-Za-z:.+-]*) EXPIRES='' ;; esac
   AUTH_TYPE=$(json_get "$1" "$entry/auth/type") || { AUTH_TYPE=''; return 0; }
   AUTH_URL=$(json_get "$1" "$entry/auth/authUrl")
   AUTH_ID=$(json_get "$1" "$entry/auth/id")

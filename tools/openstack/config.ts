@@ -317,7 +317,17 @@ function toConfig(name: string, section: CloudSection, where: string): CloudConf
   for (const type of ['image', 'object-store', 'identity']) {
     const value =
       section[`${type.replace('-', '_')}_endpoint_override`] ?? section[`${type.replace('-', '_')}_endpoint`];
-    if (typeof value === 'string') endpoints[type] = value;
+    if (typeof value !== 'string') continue;
+    if (/^[a-z]+:\/\/[^/]*@/i.test(value)) {
+      throw new PortError(
+        'CONFIG',
+        `cloud ${printable(name)}: the endpoint of ${type} has a password in it`,
+        {
+          hint: 'write the URL without it; the login is in `auth`',
+        },
+      );
+    }
+    endpoints[type] = value;
   }
   return {
     name,

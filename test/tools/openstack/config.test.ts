@@ -106,6 +106,10 @@ describe('clouds.yaml', () => {
       'clouds: {one: {interface: sideways, auth: {auth_url: "https://k", token: topsecret}}}',
       'does not exist',
     ],
+    [
+      'clouds: {one: {image_endpoint_override: "https://u:topsecret@g/", auth: {auth_url: "https://k", token: topsecret}}}',
+      'has a password in it',
+    ],
     ['clouds: [topsecret', 'is not YAML'],
     ['clouds: {one: topsecret}', 'wrong form'],
   ])('refused by name and without a secret: %s', async (text, words) => {
