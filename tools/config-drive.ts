@@ -109,6 +109,7 @@ function ec2MetaData(meta: InstanceMetadata): object {
   return {
     'ami-id': EC2_IDS.ami,
     'ami-launch-index': 0,
+    // Nova's own word (openstack/nova:nova/api/metadata/base.py).
     'ami-manifest-path': 'FIXME',
     'instance-id': EC2_IDS.instance,
     hostname: meta.hostname,

@@ -56,8 +56,8 @@ async function plan(ctx: StageContext): Promise<StripPlan> {
     };
   });
   // Compression is not counted on; paths nobody measured count nothing, the store refuses in time anyway.
-  const neededBytes = sets.reduce((sum, s) => sum + (s.bytes ?? 0), 0);
-  if (sets.length > 0) await withStore(request, ctx.signal, (store) => store.check(neededBytes));
+  const dataBytes = sets.reduce((sum, s) => sum + (s.bytes ?? 0), 0);
+  if (sets.length > 0) await withStore(request, ctx.signal, (store) => store.check(dataBytes));
   for (const set of sets) {
     const size = set.bytes === undefined ? '' : `, ${formatBytes(set.bytes)}`;
     ctx.change({
