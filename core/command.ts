@@ -14,6 +14,8 @@ export interface ResourceLimits {
   memoryBytes?: number;
   /** Largest file it may write, in bytes (RLIMIT_FSIZE). */
   fileBytes?: number;
+  /** Stack of each thread in bytes (RLIMIT_STACK); counts against `memoryBytes` for every thread. */
+  stackBytes?: number;
 }
 
 /** How to run a program. */
@@ -82,6 +84,7 @@ function withLimits(
   if (limits?.cpuSeconds !== undefined) flags.push(`--cpu=${limits.cpuSeconds}`);
   if (limits?.memoryBytes !== undefined) flags.push(`--as=${limits.memoryBytes}`);
   if (limits?.fileBytes !== undefined) flags.push(`--fsize=${limits.fileBytes}`);
+  if (limits?.stackBytes !== undefined) flags.push(`--stack=${limits.stackBytes}`);
   return flags.length === 0 ? [program, [...args]] : ['prlimit', [...flags, '--', program, ...args]];
 }
 
@@ -99,7 +102,11 @@ export async function run(
   const log = options.log ?? silentLog;
   const started = performance.now();
   const execaOptions = {
-    env: childEnvironment(options.env),
+    // glibc reserves 64 MiB of address space for the heap of each thread: under RLIMIT_AS a few threads would use it up
+    env: childEnvironment({
+      ...(options.limits?.memoryBytes === undefined ? {} : { MALLOC_ARENA_MAX: '1' }),
+      ...options.env,
+    }),
     extendEnv: false,
     reject: false,
     stripFinalNewline: false,

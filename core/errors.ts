@@ -62,6 +62,12 @@ export const ERROR_CODES = {
     summary: 'something the conversion needs inside the guest is missing or broken',
   },
   NO_CONTRACT: { group: 'source', summary: 'the image or file carries no contract, or one that is broken' },
+  BAD_SECTORS: { group: 'source', summary: 'parts of the source disk cannot be read' },
+  LIVE_SOURCE: { group: 'source', summary: 'the source was in use and nothing made its copy consistent' },
+  SOURCE_REMOTE: {
+    group: 'remote',
+    summary: 'the machine or server that holds the source cannot be reached, refused, or broke off',
+  },
   SOURCE_CHANGED: { group: 'source', summary: 'the source changed while it was read' },
   PROGRAM_MISSING: { group: 'host', summary: 'a foreign program is not installed' },
   PROGRAM_FAILED: { group: 'host', summary: 'a foreign program failed' },

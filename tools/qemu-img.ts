@@ -10,7 +10,7 @@ import {
 } from '../core/command.ts';
 import { PortError } from '../core/errors.ts';
 import type { Log } from '../core/log.ts';
-import { GIB } from '../core/sizes.ts';
+import { GIB, MIB } from '../core/sizes.ts';
 import { printable } from '../core/text.ts';
 
 /** A disk image: where it is and, always, in which format. */
@@ -57,14 +57,23 @@ export interface CheckResult {
   leaks: number;
 }
 
-/** Limits for a program that reads a header somebody else wrote. */
+/**
+ * Limits for a program that reads a header somebody else wrote. qemu starts up to 64 threads to read and write, each
+ * with a stack of this size: at the usual 8 MiB they alone would reach the limit and qemu aborts.
+ */
 const HEADER_LIMITS: ResourceLimits = {
   cpuSeconds: 30,
   memoryBytes: GIB,
-  fileBytes: 16 * 1024 * 1024,
+  fileBytes: 16 * MIB,
+  stackBytes: MIB,
 };
 /** `check` holds 2 bytes of refcount per cluster: 4 GiB serve 64 TiB and more. */
-const CHECK_LIMITS: ResourceLimits = { cpuSeconds: 1800, memoryBytes: 4 * GIB, fileBytes: 16 * 1024 * 1024 };
+const CHECK_LIMITS: ResourceLimits = {
+  cpuSeconds: 1800,
+  memoryBytes: 4 * GIB,
+  fileBytes: 16 * MIB,
+  stackBytes: MIB,
+};
 
 /** Formats `qemu-img check` knows. */
 const CHECKABLE: readonly string[] = ['qcow2', 'vmdk', 'vdi', 'vhdx'];
