@@ -30,9 +30,57 @@ export const GlanceRequest = z.object({
 /** What the upload to an OpenStack cloud needs. */
 export type GlanceRequest = z.infer<typeof GlanceRequest>;
 
+export const CaptureOptions = z.object({
+  freeze: z
+    .enum(['auto', 'none'])
+    .default('auto')
+    .describe('freeze the file systems of a running source for the last pass, or take it as it is'),
+  quiesce: z
+    .string()
+    .optional()
+    .describe(
+      'command for the source, run by its sh before the freeze; kept in job.json, so no secrets in it',
+    ),
+  resume: z.string().optional().describe('command for the source, run by its sh after the last pass'),
+  maxFreezeSeconds: z
+    .number()
+    .int()
+    .min(5)
+    .max(6 * 3600)
+    .default(600)
+    .describe('longest time file systems of the source stay frozen; a watchdog there thaws them'),
+  limitBytesPerSecond: z
+    .number()
+    .int()
+    .min(64 * 1024)
+    .optional()
+    .describe('most bytes read per second'),
+  allowBad: z
+    .number()
+    .int()
+    .min(0)
+    .default(0)
+    .describe('how many unreadable places of a disk are accepted; they read as zeros and are listed'),
+  checksum: z
+    .string()
+    .optional()
+    .describe('of a downloaded image: sha256:HEX, sha512:HEX or URL of a sums file'),
+  maxBytes: z.number().int().min(1).optional().describe('most bytes a packed image may unpack to'),
+  sshConfig: z
+    .string()
+    .optional()
+    .describe('absolute path of an ssh_config(5) file instead of the usual ones'),
+  sshIdentity: z.string().optional().describe('absolute path of a private key; its content is never stored'),
+});
+/** How the source is read. Without meaning for a file that is used in place. */
+export type CaptureOptions = z.infer<typeof CaptureOptions>;
+
 export const Request = z.object({
   schema: z.literal('port-image/request/1'),
-  source: z.string().describe('absolute path of an image file or block device'),
+  source: z
+    .string()
+    .describe('absolute path of an image file or block device, or a URL (see docs/sources.md)'),
+  capture: CaptureOptions.prefault({}),
   format: z.enum(SOURCE_FORMATS).optional().describe('fixed by the user; otherwise found from the header'),
   root: z.string().optional().describe('device of the system to convert, when the disk has several'),
   to: z.array(z.string()).min(1).describe('platform names'),

@@ -28,3 +28,16 @@ export function formatSeconds(seconds: number): string {
 export function roundUp(value: number, step: number): number {
   return Math.ceil(value / step) * step;
 }
+
+const UNITS: Readonly<Record<string, number>> = { '': 1, k: KIB, m: MIB, g: GIB, t: 1024 * GIB };
+
+/**
+ * Bytes as people write them: `50M`, `1.5GiB`, `800k`, `4096`; K, M, G and T count by 1024. Undefined for anything else
+ * and for what is not a whole number of bytes above zero.
+ */
+export function parseBytes(text: string): number | undefined {
+  const match = /^(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?$/i.exec(text.trim());
+  if (match === null) return undefined;
+  const bytes = Math.round(Number(match[1]) * (UNITS[(match[2] ?? '').toLowerCase()] ?? 1));
+  return Number.isSafeInteger(bytes) && bytes > 0 ? bytes : undefined;
+}

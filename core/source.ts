@@ -77,9 +77,18 @@ function parseUrl(text: string): URL {
   }
 }
 
+/** The name of an NBD export, percent-encoded in the path of its URL (NBD URI specification). */
+function exportNameOf(text: string, pathname: string): string {
+  try {
+    return decodeURIComponent(pathname.replace(/^\//, ''));
+  } catch {
+    throw wrong(text, 'a broken % in it', 'write a percent sign as %25');
+  }
+}
+
 function parseNbd(text: string): Source {
   const url = parseUrl(text);
-  const exportName = decodeURIComponent(url.pathname.replace(/^\//, ''));
+  const exportName = exportNameOf(text, url.pathname);
   if (url.username !== '' || url.password !== '')
     throw wrong(text, 'NBD has no users', 'nbd://host[:port]/export');
   if (url.protocol === 'nbd+unix:') {

@@ -6,7 +6,7 @@ import type { Facts } from '../../core/facts.ts';
 import type { FileKind, GuestFiles, GuestSession, WriteOptions } from '../../core/guest.ts';
 import { silentLog } from '../../core/log.ts';
 import type { Platform } from '../../core/platform.ts';
-import type { Request } from '../../core/request.ts';
+import { CaptureOptions, type Request } from '../../core/request.ts';
 import type { Change, StageContext, StageName } from '../../core/stage.ts';
 
 /** GuestFiles over a folder. Absolute links are followed inside it. */
@@ -242,6 +242,7 @@ export function makeContext(options: {
   const request: Request = {
     schema: 'port-image/request/1',
     source: '/disk.raw',
+    capture: CaptureOptions.parse({}),
     to: options.platforms.map((p) => p.name),
     name: 'test',
     store: 'file:/tmp/store',
