@@ -51,7 +51,7 @@ function devicesOf(text: string, list: string): string[] {
 }
 
 function parseSsh(text: string): Source {
-  const match = /^ssh:\/\/(?:([^@/]*)@)?(\[[^\]]+\]|[^/:@]+)(?::(\d+))?(\/.*)?$/s.exec(text);
+  const match = /^ssh:\/\/(?:([^@/]*)@)?(\[[^\]]+\]|[^/:@[\]]+)(?::(\d+))?(\/.*)?$/s.exec(text);
   const [, user, bracketed = '', portText, rest = ''] = match ?? [];
   if (match === null) throw wrong(text, 'no host in it', 'write ssh://[user@]host[:port]/dev/sda');
   if (user?.includes(':')) {
