@@ -1,0 +1,55 @@
+/** Looking into a package: headers and descriptors only. */
+import { PortError } from '../../core/errors.ts';
+import { type OpenedSource, openSource } from '../image-format/open.ts';
+import { planCompressed } from './compressed-plan.ts';
+import { findPackage, type PackedKind } from './kind.ts';
+import { planOva, planOvfFolder } from './ovf-plan.ts';
+import type { PackedPlan } from './types.ts';
+
+/** What a planner finds. */
+export type PlanParts = Pick<PackedPlan, 'disks' | 'machine'>;
+
+const PLANNERS: Readonly<
+  Record<PackedKind, (source: OpenedSource, warn: (text: string) => void) => Promise<PlanParts>>
+> = {
+  ova: planOva,
+  ovf: planOvfFolder,
+  vmx: async (source) => {
+    throw new PortError('UNSUPPORTED_FORMAT', `${source.name} is a VMware machine folder`);
+  },
+  gzip: (source) => planCompressed(source, 'gzip'),
+  xz: (source) => planCompressed(source, 'xz'),
+  zstd: (source) => planCompressed(source, 'zstd'),
+};
+
+/** Most warnings kept; a hostile package may cause one for each of its lines. */
+const MAX_WARNINGS = 20;
+
+/**
+ * Reads the headers of a package whose kind was found by `packedKind`. Changes nothing, and reads no disk but the first MiB of
+ * a compressed one. Throws UNSAFE_PATH, OUTSIDE_REFERENCE, UNSAFE_IMAGE, DAMAGED, NOT_A_DISK, EMPTY_DISK,
+ * UNSUPPORTED_FORMAT, USAGE.
+ */
+export async function planPacked(file: string, kind: PackedKind): Promise<PackedPlan> {
+  const found = await findPackage(file);
+  if (found?.kind !== kind) {
+    throw new PortError('SOURCE_CHANGED', `${file} is no ${kind} any more`, { hint: 'start again' });
+  }
+  const warnings: string[] = [];
+  const source = await openSource(found.file);
+  try {
+    const parts = await PLANNERS[kind](source, (text) => {
+      if (warnings.length < MAX_WARNINGS) warnings.push(text);
+    });
+    return {
+      kind,
+      path: source.path,
+      sizeBytes: source.sizeBytes,
+      modifiedMs: source.modifiedMs,
+      ...parts,
+      warnings,
+    };
+  } finally {
+    await source.close();
+  }
+}
