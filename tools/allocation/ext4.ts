@@ -102,7 +102,8 @@ function takeBitmap(scan: Scan, group: number, own: Ext4Group, bitmap: Buffer): 
     const summed = bitmap.subarray(0, fs.blocksPerGroup / fs.clusterBlocks / 8);
     const mask = fs.descriptorBytes >= 64 ? 0xffffffff : 0xffff;
     if ((crc32c(fs.seed, summed) & mask) >>> 0 !== own.bitmapChecksum) {
-      return doubt(scan, group, 'the block bitmap does not match its checksum');
+      doubt(scan, group, 'the block bitmap does not match its checksum');
+      return;
     }
   }
   const clusters = clustersOf(fs, group);
@@ -127,11 +128,8 @@ function takeBitmap(scan: Scan, group: number, own: Ext4Group, bitmap: Buffer): 
     count += at - start;
   }
   if (count !== own.freeClusters) {
-    return doubt(
-      scan,
-      group,
-      `${count} blocks are free in its bitmap, ${own.freeClusters} in its descriptor`,
-    );
+    doubt(scan, group, `${count} blocks are free in its bitmap, ${own.freeClusters} in its descriptor`);
+    return;
   }
   const groupStart = fs.firstBlock + group * fs.blocksPerGroup;
   for (let i = 0; i < runs.length; i += 2) {
