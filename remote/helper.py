@@ -257,7 +257,7 @@ def pack(chunks, size):
 
 
 def answer_block(reader, ask):
-    ident, base, length, parts, known = ask
+    ident, base, length, parts, known = ask[1:]
     block, bad = reader.read(base, length, parts)
     fields = [('id', ident)]
     if bad:
@@ -291,14 +291,15 @@ class Service:
     def __init__(self):
         self.disk = None
         self.asks = queue.Queue(MAX_ASKS)
+        self.working = False
 
     def open(self, ident, fields):
         self.disk = Disk(text(fields, 'path'), text(fields, 'regular') == '1')
         RATE.mode = text(fields, 'compress', 'auto')
-        for _ in range(WORKERS):
-            thread = threading.Thread(target=self.work)
-            thread.daemon = True
-            thread.start()
+        if not self.working:
+            self.working = True
+            for _ in range(WORKERS):
+                threading.Thread(target=self.work, daemon=True).start()
         send([('id', ident), ('size', self.disk.size), ('sector', self.disk.sector),
               ('direct', 1 if self.disk.direct else 0)])
 
@@ -318,19 +319,21 @@ class Service:
         if base < 0 or base % GRAIN != 0 or length > BLOCK or base + length > self.disk.size:
             raise ValueError('no such block')
         known = bytes(bytearray.fromhex(text(fields, 'k'))) or None
-        self.asks.put((ident, base, length, parts, known))
+        self.asks.put((self.disk, ident, base, length, parts, known))
 
     def work(self):
         try:
-            reader = Reader(self.disk)
+            reader = None
             while True:
                 ask = self.asks.get()
                 try:
+                    if reader is None or reader.disk is not ask[0]:
+                        reader = Reader(ask[0])
                     answer_block(reader, ask)
                 except OSError as e:
                     if e.errno == errno.EPIPE:
                         os._exit(0)
-                    fail(ask[0], e)
+                    fail(ask[1], e)
         except BaseException as e:
             sys.stderr.write('port-image helper: %s\n' % e)
             os._exit(1)

@@ -54,9 +54,11 @@ export function bootstrapCommand(
     );
   }
   if (wants('perl')) {
+    const n = length('perl');
+    // sysread: buffered input would swallow what follows the program
     script.push(
       `if perl -e "use Fcntl; use POSIX;" >/dev/null 2>&1 && command -v dd >/dev/null 2>&1 && command -v sha256sum >/dev/null 2>&1; then ${mark('perl')}` +
-        `; exec $s $n perl -e "binmode STDIN; read STDIN, my \\$p, ${length('perl')}; eval \\$p; die \\$@ if \\$@"; fi`,
+        `; exec $s $n perl -e "my \\$p = q(); while (length(\\$p) < ${n}) { sysread(STDIN, \\$p, ${n} - length(\\$p), length(\\$p)) or exit 1 } eval \\$p; die \\$@ if \\$@"; fi`,
     );
   }
   script.push(mark('none'));

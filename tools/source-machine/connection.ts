@@ -208,6 +208,11 @@ export class Connection {
     return this.failure === undefined;
   }
 
+  /** True when it is connected and no answer is due. */
+  idle(): boolean {
+    return this.connected() && this.waiting.size === 0;
+  }
+
   /** Sends a request; resolves with its answer, also when that tells of a failure. Throws SOURCE_REMOTE, INTERRUPTED. */
   ask(fields: Fields, payload?: Buffer): Promise<Frame> {
     if (this.failure !== undefined) return Promise.reject(this.failure);

@@ -53,16 +53,29 @@ function orAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Pro
   });
 }
 
+/** A connection that serves one disk at a time. */
+export interface Lane {
+  connection: Connection;
+  /** Memory of the connection's payloads. */
+  memory: BlockMemory;
+  /** What happens to the connection when the disk is closed. */
+  release: () => Promise<void>;
+}
+
 /** An opened disk; see openRemoteDisk. */
 export class RemoteDisk implements DiskSource {
   readonly name: string;
   readonly sizeBytes: number;
   private readonly connection: Connection;
   private readonly memory: BlockMemory;
+  private readonly release: () => Promise<void>;
+  private closed = false;
 
   /** For openRemoteDisk. */
-  constructor(connection: Connection, device: string, sizeBytes: number, memory: BlockMemory) {
+  constructor(lane: Lane, device: string, sizeBytes: number) {
+    const { connection, memory, release } = lane;
     this.connection = connection;
+    this.release = release;
     this.name = printable(`${device} on ${connection.name}`);
     this.sizeBytes = sizeBytes;
     this.memory = memory;
@@ -135,6 +148,7 @@ export class RemoteDisk implements DiskSource {
   }
 
   private ask(block: WantedBlock, offset: number): Promise<Frame> {
+    if (this.closed) return Promise.reject(new PortError('BUG', `${this.name} is read after it was closed`));
     const parts = block.parts.map((p) => `${p.startBytes}-${p.lengthBytes}`).join(',');
     const fields: Fields = [
       ['op', 'block'],
@@ -213,17 +227,19 @@ export class RemoteDisk implements DiskSource {
   }
 
   async close(): Promise<void> {
-    await this.connection.close();
+    if (this.closed) return;
+    this.closed = true;
+    await this.release();
   }
 }
 
-/** Opens a device over a connection that has no disk yet. Throws NOT_A_DISK, SOURCE_REMOTE. */
+/** Opens a device over a connection that serves no disk now. Throws NOT_A_DISK, SOURCE_REMOTE. */
 export async function openRemoteDisk(
-  connection: Connection,
+  lane: Lane,
   device: string,
-  memory: BlockMemory,
   options: { compress: 'auto' | 'never' | 'always'; allowRegularFiles: boolean },
 ): Promise<RemoteDisk> {
+  const { connection } = lane;
   const frame = await connection.ask([
     ['op', 'open'],
     ['path', device],
@@ -244,5 +260,5 @@ export async function openRemoteDisk(
   if (!Number.isSafeInteger(sizeBytes) || sizeBytes < 0) {
     throw new PortError('SOURCE_REMOTE', `${printable(device)} has no usable size`);
   }
-  return new RemoteDisk(connection, device, sizeBytes, memory);
+  return new RemoteDisk(lane, device, sizeBytes);
 }

@@ -6,7 +6,7 @@ import { PortError } from '../../core/errors.ts';
 import { printable } from '../../core/text.ts';
 import { BlockMemory } from './block-memory.ts';
 import { Connection } from './connection.ts';
-import { openRemoteDisk, type RemoteDisk } from './disk.ts';
+import { type Lane, openRemoteDisk } from './disk.ts';
 import { freeze, thaw } from './freeze.ts';
 import { parseInventory } from './inventory/index.ts';
 import { RateLimit } from './rate-limit.ts';
@@ -69,7 +69,35 @@ export async function openMachine(
     options.limitBytesPerSecond === undefined ? undefined : new RateLimit(options.limitBytesPerSecond);
   // a freeze at idle priority would last as long as others read
   const control = await Connection.open(target, { ...options, limit, lowPriority: false });
-  const disks = new Set<RemoteDisk>();
+  const lanes = new Set<Lane>();
+  const idle: { lane: Lane; lowPriority: boolean }[] = [];
+  const takeLane = async (lowPriority: boolean): Promise<Lane> => {
+    // a connection that was used already needs no login, which would hang while file systems are frozen
+    const at = idle.findIndex((i) => i.lowPriority === lowPriority && i.lane.connection.idle());
+    const [used] = at === -1 ? [] : idle.splice(at, 1);
+    if (used !== undefined) return used.lane;
+    const memory = new BlockMemory(KEPT_BLOCKS);
+    const connection = await Connection.open(target, {
+      ...options,
+      limit,
+      lowPriority,
+      takeBuffer: (n) => memory.take(n),
+    });
+    const lane: Lane = {
+      connection,
+      memory,
+      release: async () => {
+        if (connection.idle() && lanes.has(lane)) {
+          if (!idle.some((i) => i.lane === lane)) idle.push({ lane, lowPriority });
+          return;
+        }
+        lanes.delete(lane);
+        await connection.close();
+      },
+    };
+    lanes.add(lane);
+    return lane;
+  };
   let told: HookOutcome[] = [];
   return {
     name: control.name,
@@ -82,22 +110,14 @@ export async function openMachine(
       return parseInventory(output, mark);
     },
     async disk(device, diskOptions = {}) {
-      const memory = new BlockMemory(KEPT_BLOCKS);
-      const connection = await Connection.open(target, {
-        ...options,
-        limit,
-        lowPriority: diskOptions.lowPriority ?? options.lowPriority ?? true,
-        takeBuffer: (n) => memory.take(n),
-      });
+      const lane = await takeLane(diskOptions.lowPriority ?? options.lowPriority ?? true);
       try {
-        const disk = await openRemoteDisk(connection, device, memory, {
+        return await openRemoteDisk(lane, device, {
           compress: options.compress ?? 'auto',
           allowRegularFiles: options.allowRegularFiles ?? false,
         });
-        disks.add(disk);
-        return disk;
       } catch (error) {
-        await connection.close();
+        await lane.release();
         throw error;
       }
     },
@@ -121,7 +141,9 @@ export async function openMachine(
     },
     thaw: () => thaw(control, told),
     async close() {
-      await Promise.all([...disks].map((d) => d.close()));
+      const open = [...lanes];
+      lanes.clear();
+      await Promise.all(open.map((lane) => lane.connection.close()));
       await control.close();
     },
   };

@@ -107,8 +107,9 @@ export interface SourceMachine {
   /** Static facts; reads only. Strings in it are hostile. */
   inventory(): Promise<Inventory>;
   /**
-   * Opens a disk over a connection of its own, at once: while file systems are frozen a login may hang on the source's own
-   * log files, so disks are opened before. Throws SOURCE_REMOTE, NOT_A_DISK.
+   * Opens a disk over a connection of its own, at once: while file systems are frozen a login hangs on the source's own log
+   * files, so as many disks as are read in a freeze are opened before it. A closed disk leaves its connection to the next one.
+   * Throws SOURCE_REMOTE, NOT_A_DISK.
    */
   disk(device: string, options?: DiskOptions): Promise<DiskSource>;
   /**
