@@ -24,36 +24,61 @@ function unquote(value: string): string {
   return value.trim().replace(/^"(.*)"$/, '$1');
 }
 
-function checkExtent(source: ByteSource, line: string, embedded: boolean): void {
+/** One extent line. */
+export interface VmdkExtent {
+  access: string;
+  sectors: number;
+  /** Upper case: FLAT, SPARSE, ZERO, VMFS, … */
+  kind: string;
+  /** As written, untrusted; empty when the line names none. */
+  file: string;
+  /** What stands behind the name: an offset, or nothing. */
+  rest: string;
+}
+
+/** A descriptor, read. */
+export interface VmdkDescriptor {
+  /** Lower case. */
+  type: string;
+  extents: VmdkExtent[];
+}
+
+function readExtent(source: ByteSource, line: string): VmdkExtent {
   const match = EXTENT.exec(line);
-  if (!match) throw unsafe(source, `VMDK extent not understood: ${printable(line).slice(0, 200)}`);
-  const [, access = '', , kind = '', file = ''] = match;
-  if (kind.toUpperCase() === 'SESPARSE') {
-    throw new PortError('UNSUPPORTED_FORMAT', `${source.name} is a VMware SEsparse disk`, {
-      hint: 'clone the disk with vmkfstools -i -d thin',
-    });
+  const [, access = '', sectors = '', kind = '', file = '', rest = ''] = match ?? [];
+  if (!match || !Number.isSafeInteger(Number(sectors) * 512)) {
+    throw unsafe(source, `VMDK extent not understood: ${printable(line).slice(0, 200)}`);
   }
-  if (!embedded || kind.toUpperCase() !== 'SPARSE')
-    throw outside(source, `a ${kind.toUpperCase()} extent`, file || '?');
-  // inside a single file this name is the file's own; a path in it has no honest use
-  if (file.includes('/') || file.includes('\\')) throw outside(source, 'an extent elsewhere', file);
-  if (access.toUpperCase() === 'NOACCESS') throw damaged(source, 'its only extent may not be read');
+  const extent = {
+    access: access.toUpperCase(),
+    sectors: Number(sectors),
+    kind: kind.toUpperCase(),
+    file,
+    rest,
+  };
+  if (extent.kind === 'SESPARSE') throw seSparse(source);
+  return extent;
+}
+
+function seSparse(source: ByteSource): PortError {
+  return new PortError('UNSUPPORTED_FORMAT', `${source.name} is a VMware SEsparse disk`, {
+    hint: 'clone the disk with vmkfstools -i -d thin',
+  });
 }
 
 /**
- * Checks a descriptor. `embedded` says that it stands inside a sparse file, which alone makes a single-file image.
- * Throws OUTSIDE_REFERENCE, UNSAFE_IMAGE, UNSUPPORTED_FORMAT, DAMAGED.
+ * Reads a descriptor; every line must be understood. Throws OUTSIDE_REFERENCE for a parent disk or other files it depends on,
+ * UNSAFE_IMAGE, UNSUPPORTED_FORMAT, DAMAGED.
  */
-export function checkDescriptor(source: ByteSource, text: string, embedded: boolean): void {
+export function readDescriptor(source: ByteSource, text: string): VmdkDescriptor {
   const body = text.replace(/\0.*$/s, '');
   let type: string | undefined;
-  let extents = 0;
+  const extents: VmdkExtent[] = [];
   for (const raw of body.split(/\r?\n/)) {
     const line = raw.trim();
     if (line === '' || line.startsWith('#')) continue;
     if (/^(RW|RDONLY|NOACCESS)\s/i.test(line)) {
-      checkExtent(source, line, embedded);
-      extents++;
+      extents.push(readExtent(source, line));
       continue;
     }
     const equals = line.indexOf('=');
@@ -69,8 +94,25 @@ export function checkDescriptor(source: ByteSource, text: string, embedded: bool
       throw unsafe(source, `VMDK descriptor line not understood: ${printable(line).slice(0, 200)}`);
     }
   }
-  if (type === 'sesparse') checkExtent(source, 'RW 0 SESPARSE', embedded);
+  if (type === 'sesparse') throw seSparse(source);
   if (type === undefined) throw damaged(source, 'its VMDK descriptor has no createType');
+  return { type, extents };
+}
+
+/**
+ * Checks the descriptor of an image that must be one file. `embedded` says that it stands inside a sparse file, which alone makes one.
+ * Throws as `readDescriptor`, and OUTSIDE_REFERENCE for extents elsewhere.
+ */
+export function checkDescriptor(source: ByteSource, text: string, embedded: boolean): void {
+  const { type, extents } = readDescriptor(source, text);
+  for (const { access, kind, file } of extents) {
+    if (!embedded || kind !== 'SPARSE') throw outside(source, `a ${kind} extent`, file || '?');
+    // inside a single file this name is the file's own; a path in it has no honest use
+    if (file.includes('/') || file.includes('\\')) throw outside(source, 'an extent elsewhere', file);
+    if (access === 'NOACCESS') throw damaged(source, 'its only extent may not be read');
+  }
   if (!SINGLE_FILE.includes(type)) throw outside(source, 'other files by its type', type);
-  if (extents !== 1) throw unsafe(source, `its VMDK descriptor has ${extents} extents instead of 1`);
+  if (extents.length !== 1) {
+    throw unsafe(source, `its VMDK descriptor has ${extents.length} extents instead of 1`);
+  }
 }
