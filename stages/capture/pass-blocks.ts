@@ -8,6 +8,7 @@ const SECTOR_BYTES = 512;
 export function tidyRanges(ranges: readonly ByteRange[], sizeBytes: number): ByteRange[] {
   const tidy: ByteRange[] = [];
   const sorted = ranges
+    .filter((r) => r.lengthBytes > 0)
     .map(({ startBytes, lengthBytes }) => ({
       start: Math.max(0, Math.floor(startBytes / SECTOR_BYTES) * SECTOR_BYTES),
       end: Math.min(sizeBytes, Math.ceil((startBytes + lengthBytes) / SECTOR_BYTES) * SECTOR_BYTES),

@@ -163,7 +163,8 @@ export class DiskCopy {
     const { state, sha256 } = this.block(index);
     if (state === 'missing' || sha256 === undefined) throw new PortError('BUG', `block ${index} is not here`);
     this.#setBad(index, bad);
-    const healed = state === 'bad' ? 'data' : state;
+    const good = sha256.equals(zeroSum(this.lengthOf(index))) ? 'zero' : 'data';
+    const healed = state === 'bad' ? good : state;
     this.#settle(index, bad.length > 0 ? 'bad' : healed, pass, Buffer.from(sha256), 0);
   }
 
