@@ -16,12 +16,14 @@ const BOOT_LIMIT_MS = 15 * 60_000;
 
 /** How to boot. */
 export interface LiveServerOptions {
-  /** Made when missing; receives disk.qcow2 (taken over when there), console.log and known_hosts; not removed. */
+  /** Made when missing; receives disk.qcow2 (taken over when there) and known_hosts; not removed. */
   dir: string;
   /** Port of ssh on the loopback; default any free one. Give the old one to a server that comes back. */
   sshPort?: number;
   /** Virtual processors, each a host thread. */
   cpus?: number;
+  /** Ends the machine. */
+  signal?: AbortSignal;
 }
 
 /** A running sample server. */
@@ -48,6 +50,8 @@ export interface LiveServer {
   startWriter(): Promise<void>;
   /** Presses the reset button and waits until ssh answers again. */
   reset(): Promise<void>;
+  /** Resolves when QEMU ended, such as after a shutdown in the guest. */
+  exited: Promise<unknown>;
   /** Takes the power away. What the guest had flushed is on the disk. */
   stop(): Promise<void>;
 }
@@ -59,7 +63,7 @@ interface Expect {
   pinnedMac: string;
 }
 
-/** Boots `bios-lvm` and waits until ssh answers. Throws with the end of the console when it does not. */
+/** Boots `bios-lvm` and waits until ssh answers. Throws when it does not, and leaves the screen in the folder. */
 export async function startLiveServer(options: LiveServerOptions): Promise<LiveServer> {
   const image = execFileSync(path.join(SERVERS, 'build'), ['bios-lvm'], {
     encoding: 'utf8',
@@ -69,19 +73,23 @@ export async function startLiveServer(options: LiveServerOptions): Promise<LiveS
     await fs.readFile(path.join(path.dirname(image), 'expect.json'), 'utf8'),
   ) as Expect;
   const disk = path.join(options.dir, 'disk.qcow2');
-  const consoleLog = path.join(options.dir, 'console.log');
   const knownHosts = path.join(options.dir, 'known_hosts');
   await fs.mkdir(options.dir, { recursive: true, mode: 0o700 });
   if (!(await fs.stat(disk).catch(() => undefined)))
     await run('qemu-img', ['create', '-q', '-f', 'qcow2', '-b', image, '-F', 'raw', disk]);
   const sockets = await fs.mkdtemp(path.join(shortTmpdir(), 'live-server-'));
   const monitor = await listenUnix(path.join(sockets, 'qmp'));
-  const machine = startBackground('qemu-system-x86_64', [
-    ...hardware(expect, options),
-    ...['-drive', `if=none,id=disk,format=qcow2,cache=unsafe,discard=unmap,file=${disk}`],
-    ...['-serial', `file:${consoleLog}`],
-    ...['-chardev', `socket,id=qmp,path=${path.join(sockets, 'qmp')}`, '-mon', 'chardev=qmp,mode=control'],
-  ]);
+  const machine = startBackground(
+    'qemu-system-x86_64',
+    [
+      ...hardware(expect, options),
+      ...['-drive', `if=none,id=disk,format=qcow2,cache=unsafe,discard=unmap,file=${disk}`],
+      ...['-chardev', `socket,id=qmp,path=${path.join(sockets, 'qmp')}`, '-mon', 'chardev=qmp,mode=control'],
+    ],
+    options.signal === undefined ? {} : { signal: options.signal },
+  );
+  const gone = new AbortController();
+  machine.exited.catch(() => undefined).finally(() => gone.abort());
   const stop = async () => {
     await machine.stop();
     monitor.close();
@@ -98,11 +106,17 @@ export async function startLiveServer(options: LiveServerOptions): Promise<LiveS
     ];
     const root = (script: string, more: CommandOptions = {}) =>
       run('ssh', ['-q', ...sshOptions, 'alice@127.0.0.1', 'sudo -n sh -s'], { input: script, ...more });
+    // While a server starts, sshd answers but lets only root in (pam_nologin): status 255.
+    const login = async () =>
+      (await root('true', { okStatus: [0, 255], signal: gone.signal })).exitCode === 0;
     const answers = () =>
-      Promise.race([ended(machine), untilAnswers(sshPort, knownHosts, () => root('true'))]).catch(
+      Promise.race([ended(machine), untilAnswers(sshPort, knownHosts, login, gone.signal)]).catch(
         async (error: Error) => {
-          const said = await fs.readFile(consoleLog, 'latin1').catch(() => '');
-          throw new Error(`${error.message}; console:\n${said.slice(-2000)}`, { cause: error });
+          // The server has no serial console.
+          const screen = path.join(options.dir, 'screen.png');
+          if (!gone.signal.aborted)
+            await qmp.request('screendump', { filename: screen, format: 'png' }).catch(() => undefined);
+          throw new Error(`${error.message}; its screen is in ${screen}`, { cause: error });
         },
       );
     await answers();
@@ -126,6 +140,7 @@ export async function startLiveServer(options: LiveServerOptions): Promise<LiveS
         await qmp.request('system_reset');
         await answers();
       },
+      exited: machine.exited,
       stop,
     };
   } catch (error) {
@@ -171,18 +186,21 @@ async function ended(machine: Background): Promise<never> {
 }
 
 /** Waits for ssh, and takes the host keys at the first answer: on this loopback nobody else can give one. */
-async function untilAnswers(port: number, knownHosts: string, ask: () => Promise<unknown>): Promise<void> {
+async function untilAnswers(
+  port: number,
+  knownHosts: string,
+  login: () => Promise<boolean>,
+  gone: AbortSignal,
+): Promise<void> {
   const end = performance.now() + BOOT_LIMIT_MS;
   while (performance.now() < end) {
     const keys = await run('ssh-keyscan', ['-T', '10', '-t', 'ed25519', '-p', String(port), '127.0.0.1'], {
       okStatus: [0, 1],
+      signal: gone,
     });
-    if (keys.stdout !== '') {
-      await fs.writeFile(knownHosts, keys.stdout);
-      await ask();
-      return;
-    }
-    await sleep(1_000);
+    if (keys.stdout !== '') await fs.writeFile(knownHosts, keys.stdout);
+    if (keys.stdout !== '' && (await login())) return;
+    await sleep(1_000, undefined, { signal: gone });
   }
   throw new Error(`no ssh within ${BOOT_LIMIT_MS / 60_000} minutes`);
 }
@@ -206,17 +224,19 @@ export async function checkWriterCopy(dir: string): Promise<WriterCheck> {
 /** `live-server.ts DIR [--writer]`: boots, prints one JSON line, and runs until it is stopped. */
 async function main(dir: string | undefined, writer: boolean): Promise<void> {
   if (dir === undefined) throw new Error('no folder was named');
-  let server: LiveServer | undefined;
-  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
-    process.once(signal, async () => {
-      await server?.stop();
-      // A machine that is still starting ends with this process.
-      process.exit(0);
-    });
+  const stopping = new AbortController();
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => stopping.abort());
+  const { signal } = stopping;
+  const stopped = new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve()));
+  try {
+    const server = await startLiveServer({ dir: path.resolve(dir), signal });
+    if (writer) await server.startWriter();
+    process.stdout.write(`${JSON.stringify({ ...server, exited: undefined })}\n`);
+    await Promise.race([stopped, server.exited]);
+    await server.stop();
+  } catch (error) {
+    if (!signal.aborted) throw error;
   }
-  server = await startLiveServer({ dir: path.resolve(dir) });
-  if (writer) await server.startWriter();
-  process.stdout.write(`${JSON.stringify(server)}\n`);
 }
 
 if (import.meta.main) await main(process.argv[2], process.argv.includes('--writer'));
