@@ -40,7 +40,7 @@ async function freePort(): Promise<number> {
 }
 
 /** Children of a process, from /proc. */
-function children(pid: number): number[] {
+export function children(pid: number): number[] {
   try {
     return readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8')
       .trim()
