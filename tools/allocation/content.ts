@@ -7,9 +7,11 @@ import { FreeSpace } from './free-space.ts';
 import { type ParsedKind, readSignatures, type Signatures } from './signatures.ts';
 import { parseSwap } from './swap.ts';
 import type { DiskState, Found, Parser } from './types.ts';
+import { parseXfs } from './xfs.ts';
 
 const PARSERS: Readonly<Partial<Record<ParsedKind, Parser>>> = {
   ext4: parseExt4,
+  xfs: parseXfs,
   swap: parseSwap,
 };
 
