@@ -84,10 +84,12 @@ export async function runPass(options: PassOptions): Promise<PassResult> {
   return new Pass(options).run();
 }
 
-/** A block on its way. */
+/** What a source was asked for. */
 interface Asked {
-  wanted: WantedBlock;
-  usedBytes: number;
+  /** Blocks on their way, in order. */
+  blocks: { wanted: WantedBlock; usedBytes: number }[];
+  /** True when there are no more to ask for. */
+  all: boolean;
 }
 
 class Pass {
@@ -233,18 +235,17 @@ class Pass {
   async #read(disk: DiskSource, ranges: readonly ByteRange[]): Promise<void> {
     const stop = new AbortController();
     const signal = AbortSignal.any([stop.signal, ...(this.#options.signal ? [this.#options.signal] : [])]);
-    const asked: Asked[] = [];
-    const wanted = this.#wanted(ranges, asked, signal);
+    const asked: Asked = { blocks: [], all: false };
     try {
-      for await (const answer of disk.readBlocks(wanted, signal)) {
-        const first = asked.shift();
+      for await (const answer of disk.readBlocks(this.#wanted(ranges, asked, signal), signal)) {
+        const first = asked.blocks.shift();
         if (first === undefined || !isAnswerTo(answer, first.wanted)) throw notAsked(disk.name, answer.index);
         if (!(await this.#store(answer, first.wanted, disk.name))) continue;
         this.#done[answer.index] = 1;
         this.#lastProgressAt = performance.now();
         this.#progress.add(first.usedBytes);
       }
-      if (asked.length > 0 || (await wanted.next()).done !== true) {
+      if (asked.blocks.length > 0 || !asked.all) {
         throw new PortError('SOURCE_REMOTE', `${disk.name} ended before it sent all blocks`, {
           temporary: true,
         });
@@ -256,7 +257,7 @@ class Pass {
 
   async *#wanted(
     ranges: readonly ByteRange[],
-    asked: Asked[],
+    asked: Asked,
     signal: AbortSignal,
   ): AsyncGenerator<WantedBlock> {
     for (const block of usedBlocks(ranges)) {
@@ -264,9 +265,10 @@ class Pass {
       const usedBytes = sumBytes(block.parts);
       await this.#pace.take(usedBytes, signal);
       const wanted = this.#wantedOf(block);
-      asked.push({ wanted, usedBytes });
+      asked.blocks.push({ wanted, usedBytes });
       yield wanted;
     }
+    asked.all = true;
   }
 
   #wantedOf({ index, parts }: UsedBlock): WantedBlock {

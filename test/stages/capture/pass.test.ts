@@ -111,6 +111,25 @@ describe.skipIf(missing)('a pass', () => {
     await expectEqual(disk, copy, whole(disk));
   });
 
+  test('a source that ends after an answer, as if that were all, is opened again', async () => {
+    const disk = new FakeDisk([1, 2, 3]);
+    const copy = await openCopy(disk);
+    const open = async (): Promise<DiskSource> => {
+      const inner = await disk.open();
+      return {
+        ...inner,
+        async *readBlocks(wanted) {
+          for await (const answer of inner.readBlocks(wanted)) {
+            yield answer;
+            if (disk.opened < 3) return;
+          }
+        },
+      };
+    };
+    expect((await pass(disk, copy, { open })).reconnects).toBe(2);
+    await expectEqual(disk, copy, whole(disk));
+  });
+
   test('a stopped pass goes on where it was', async () => {
     const disk = new FakeDisk([1, 2, 3, 4]);
     let copy = await openCopy(disk);
