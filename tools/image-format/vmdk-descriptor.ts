@@ -15,7 +15,7 @@ function outside(source: ByteSource, what: string, reference: string): PortError
     'OUTSIDE_REFERENCE',
     `${source.name} refers to ${what}: ${printable(reference)} (not opened)`,
     {
-      hint: 'make one file first: vmkfstools -i, ovftool, or qemu-img convert -f vmdk -O qcow2 if that file is yours',
+      hint: 'remove the snapshots and make one file first: vmkfstools -i, ovftool, or qemu-img convert if that file is yours',
     },
   );
 }

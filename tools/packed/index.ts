@@ -2,5 +2,5 @@
 export { findPackage, PACKED_KINDS, type PackedKind, packedKind } from './kind.ts';
 export { PackedMachine } from './machine.ts';
 export { planPacked } from './plan.ts';
-export type { DiskOrigin, PackedDisk, PackedPlan, UnpackedDisk, UnpackLimits } from './types.ts';
+export type { DiskExtent, DiskOrigin, PackedDisk, PackedPlan, UnpackedDisk, UnpackLimits } from './types.ts';
 export { type UnpackOptions, unpack } from './unpack.ts';

@@ -7,10 +7,11 @@ import { printable } from '../../core/text.ts';
 import { type OpenedSource, openSource } from '../image-format/open.ts';
 import { compressionOf } from './decompress.ts';
 import { isTarHeader, readTar } from './tar-reader.ts';
+import { looksLikeDescriptor, MAX_DESCRIPTOR_BYTES } from './vmdk-plan.ts';
 import { looksLikeVmx } from './vmx.ts';
 
 /** Kinds of packed sources. */
-export const PACKED_KINDS = ['ova', 'ovf', 'vmx', 'gzip', 'xz', 'zstd'] as const;
+export const PACKED_KINDS = ['ova', 'ovf', 'vmx', 'vmdk-descriptor', 'gzip', 'xz', 'zstd'] as const;
 /** A kind of packed source. */
 export type PackedKind = (typeof PACKED_KINDS)[number];
 
@@ -40,7 +41,9 @@ async function kindOf(source: OpenedSource): Promise<PackedKind | undefined> {
     return members.some((m) => hasExtension(m.name, 'ovf')) ? 'ova' : undefined;
   }
   if (looksLikeOvf(head)) return 'ovf';
-  return looksLikeVmx(head.toString('latin1')) ? 'vmx' : undefined;
+  // a longer one is a disk whose guest wrote these words into its first sector
+  if (source.sizeBytes <= MAX_DESCRIPTOR_BYTES && looksLikeDescriptor(head)) return 'vmdk-descriptor';
+  return looksLikeVmx(head.toString('utf8')) ? 'vmx' : undefined;
 }
 
 /** The only descriptor in a folder. Throws USAGE when there are several. */

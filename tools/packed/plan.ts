@@ -1,10 +1,12 @@
 /** Looking into a package: headers and descriptors only. */
 import { PortError } from '../../core/errors.ts';
+import { printable } from '../../core/text.ts';
 import { type OpenedSource, openSource } from '../image-format/open.ts';
 import { planCompressed } from './compressed-plan.ts';
 import { findPackage, type PackedKind } from './kind.ts';
 import { planOva, planOvfFolder } from './ovf-plan.ts';
 import type { PackedPlan } from './types.ts';
+import { planVmdkDescriptor, planVmx } from './vmx-plan.ts';
 
 /** What a planner finds. */
 export type PlanParts = Pick<PackedPlan, 'disks' | 'machine'>;
@@ -14,9 +16,8 @@ const PLANNERS: Readonly<
 > = {
   ova: planOva,
   ovf: planOvfFolder,
-  vmx: async (source) => {
-    throw new PortError('UNSUPPORTED_FORMAT', `${source.name} is a VMware machine folder`);
-  },
+  vmx: planVmx,
+  'vmdk-descriptor': planVmdkDescriptor,
   gzip: (source) => planCompressed(source, 'gzip'),
   xz: (source) => planCompressed(source, 'xz'),
   zstd: (source) => planCompressed(source, 'zstd'),
@@ -33,7 +34,9 @@ const MAX_WARNINGS = 20;
 export async function planPacked(file: string, kind: PackedKind): Promise<PackedPlan> {
   const found = await findPackage(file);
   if (found?.kind !== kind) {
-    throw new PortError('SOURCE_CHANGED', `${file} is no ${kind} any more`, { hint: 'start again' });
+    throw new PortError('SOURCE_CHANGED', `${printable(file)} is no ${kind} any more`, {
+      hint: 'start again',
+    });
   }
   const warnings: string[] = [];
   const source = await openSource(found.file);

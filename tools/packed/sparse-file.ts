@@ -1,9 +1,9 @@
 /** Writing a disk into a file of ours: zeros become holes, and the file has its name only when it is whole. */
-import { createHash } from 'node:crypto';
+import { createHash, type Hash } from 'node:crypto';
 import * as fs from 'node:fs/promises';
 import * as path from 'node:path';
 import { FILE_MODE, renameDurable, requireFreeSpace, temporaryName } from '../../core/files.ts';
-import { MIB } from '../../core/sizes.ts';
+import { MIB, roundUp } from '../../core/sizes.ts';
 
 /** Zero runs of at least this become holes: the block of common file systems, times 16 to keep the extent list short. */
 const HOLE_BYTES = 64 * 1024;
@@ -19,33 +19,64 @@ export interface SparseOptions {
   maxBytes: number;
   tooLong: () => Error;
   signal?: AbortSignal | undefined;
-  /** Called with the bytes of content so far. */
-  onProgress?: ((doneBytes: number) => void) | undefined;
 }
 
 /** What was written. */
 export interface WrittenFile {
   sizeBytes: number;
-  /** sha256 of the content in hex. */
-  sha256: string;
+  /** sha256 in hex over the blocks that are not zero, as `sourceDigest` makes it (kind `blocks`); holes cost nothing. */
+  blocksSha256: string;
 }
 
-/** Collects pieces of any length into whole runs, so that holes fall on block borders. */
-async function* aligned(content: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
-  const buffer = Buffer.allocUnsafe(MIB);
+/** A piece of content: bytes, or a run of zeros that takes no memory. */
+export type Content = Buffer | { zeroBytes: number };
+
+/** A run of content at its place; starts on a hole border. */
+interface Piece {
+  offset: number;
+  data: Buffer;
+}
+
+/**
+ * Collects pieces of any length into whole runs, so that holes fall on block borders. Long zeros are skipped; the last run tells
+ * the length of the content, with no data if it ends in zeros.
+ */
+async function* aligned(content: AsyncIterable<Content>): AsyncGenerator<Piece> {
+  const buffer = Buffer.alloc(MIB);
+  let offset = 0;
   let filled = 0;
+  const flush = (): Piece => {
+    const piece = { offset, data: buffer.subarray(0, filled) };
+    offset += filled;
+    filled = 0;
+    return piece;
+  };
   for await (const piece of content) {
-    for (let at = 0; at < piece.length; ) {
-      const count = piece.copy(buffer, filled, at, at + (MIB - filled));
-      filled += count;
-      at += count;
-      if (filled === MIB) {
-        yield buffer;
-        filled = 0;
+    if (Buffer.isBuffer(piece)) {
+      for (let at = 0; at < piece.length; ) {
+        const count = piece.copy(buffer, filled, at, at + (MIB - filled));
+        filled += count;
+        at += count;
+        if (filled === MIB) yield flush();
       }
+      continue;
     }
+    let left = piece.zeroBytes;
+    const toBorder = Math.min(left, roundUp(filled, HOLE_BYTES) - filled);
+    buffer.fill(0, filled, filled + toBorder);
+    filled += toBorder;
+    left -= toBorder;
+    if (left === 0) {
+      if (filled === MIB) yield flush();
+      continue;
+    }
+    if (filled > 0) yield flush();
+    const rest = left % HOLE_BYTES;
+    offset += left - rest;
+    buffer.fill(0, 0, rest);
+    filled = rest;
   }
-  if (filled > 0) yield buffer.subarray(0, filled);
+  yield flush();
 }
 
 /** Runs of a buffer that are not zero, on hole borders. */
@@ -61,36 +92,44 @@ function dataRuns(data: Buffer): [start: number, end: number][] {
   return runs;
 }
 
+/** The form of `sourceDigest`: each block with its offset in front. */
+function hashBlocks(hash: Hash, data: Buffer, offset: number, label: Buffer): void {
+  for (let at = 0; at < data.length; at += HOLE_BYTES) {
+    label.writeBigUInt64LE(BigInt(offset + at));
+    hash.update(label).update(data.subarray(at, at + HOLE_BYTES));
+  }
+}
+
 /**
  * Writes `content` to `target` (0600): under a temporary name, flushed, renamed. Nothing is left when it fails. Throws what
  * the content throws, `tooLong`, DISK_SPACE and file system errors.
  */
 export async function writeSparse(
   target: string,
-  content: AsyncIterable<Buffer>,
+  content: AsyncIterable<Content>,
   options: SparseOptions,
 ): Promise<WrittenFile> {
   const temporary = temporaryName(target);
   const hash = createHash('sha256');
+  const label = Buffer.alloc(8);
   let sizeBytes = 0;
   let unchecked = SPACE_STEP_BYTES;
   try {
     const handle = await fs.open(temporary, 'wx', FILE_MODE);
     try {
-      for await (const data of aligned(content)) {
+      for await (const { offset, data } of aligned(content)) {
         options.signal?.throwIfAborted();
-        if (sizeBytes + data.length > options.maxBytes) throw options.tooLong();
-        hash.update(data);
+        sizeBytes = offset + data.length;
+        if (sizeBytes > options.maxBytes) throw options.tooLong();
         for (const [start, end] of dataRuns(data)) {
           if (unchecked >= SPACE_STEP_BYTES) {
             await requireFreeSpace(path.dirname(target), options.reserveBytes, 'unpacking the source');
             unchecked = 0;
           }
-          await handle.write(data, start, end - start, sizeBytes + start);
+          hashBlocks(hash, data.subarray(start, end), offset + start, label);
+          await handle.write(data, start, end - start, offset + start);
           unchecked += end - start;
         }
-        sizeBytes += data.length;
-        options.onProgress?.(sizeBytes);
       }
       await handle.truncate(sizeBytes);
       await handle.sync();
@@ -102,5 +141,6 @@ export async function writeSparse(
     await fs.rm(temporary, { force: true });
     throw error;
   }
-  return { sizeBytes, sha256: hash.digest('hex') };
+  label.writeBigUInt64LE(BigInt(sizeBytes));
+  return { sizeBytes, blocksSha256: hash.update(label).digest('hex') };
 }

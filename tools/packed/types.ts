@@ -10,7 +10,25 @@ export type DiskOrigin =
   /** A run of bytes in the package file: a member of an OVA, or the whole of a compressed file. */
   | { kind: 'member'; offsetBytes: number; sizeBytes: number }
   /** A file beside the descriptor. */
-  | { kind: 'file'; path: string; sizeBytes: number; modifiedMs: number };
+  | { kind: 'file'; path: string; sizeBytes: number; modifiedMs: number }
+  /** A disk in pieces; `sizeBytes` is what they make together. */
+  | { kind: 'extents'; extents: DiskExtent[]; sizeBytes: number };
+
+/** A piece of a disk. */
+export type DiskExtent =
+  | { kind: 'zero'; sizeBytes: number }
+  /** `flat`: the file is the content. `sparse`: a VMDK extent with grain tables. */
+  | {
+      kind: 'flat' | 'sparse';
+      /** Absolute; beside the descriptor. */
+      path: string;
+      /** Bytes of content. */
+      sizeBytes: number;
+      /** Bytes of the file. */
+      fileBytes: number;
+      /** Milliseconds. */
+      modifiedMs: number;
+    };
 
 /** A disk in a package. */
 export interface PackedDisk {
@@ -68,8 +86,8 @@ export interface UnpackedDisk {
   /** The file; absolute. It has not been looked at: the gate does. */
   path: string;
   sizeBytes: number;
-  /** sha256 of the file in hex. */
-  sha256: string;
+  /** sha256 in hex as `sourceDigest` makes it (kind `blocks`). */
+  blocksSha256: string;
   /** Format to name to the gate; undefined leaves it to the content. */
   format: SourceFormat | undefined;
   /** False when it was there already, whole and unchanged. */
