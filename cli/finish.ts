@@ -12,8 +12,8 @@ export interface FinishOptions {
   interruption: Interruption;
   json: boolean;
   dryRun: boolean;
-  /** Removes what a dry run or an early refusal leaves. */
-  leave?: () => Promise<void>;
+  /** Removes what a dry run or an early refusal leaves; false when there is something worth keeping. */
+  leave?: () => Promise<boolean>;
   until?: StageName;
   repeat?: readonly StageName[];
 }
@@ -27,7 +27,7 @@ export async function finishJob(dir: string, options: FinishOptions): Promise<vo
     outcome = await runJob(dir, {
       signal: options.interruption.signal,
       listener: (event) => {
-        // capture only reads; from inspect on there is something worth keeping
+        // what capture copied is seen in the folder; from inspect on there is something worth keeping
         if (event.event === 'stage-done' && event.stage !== 'capture') began = true;
         draw(event);
       },
@@ -40,8 +40,8 @@ export async function finishJob(dir: string, options: FinishOptions): Promise<vo
     const interrupted = options.interruption.signal.aborted;
     const nothingDone =
       !began && !interrupted && !(error instanceof PortError && error.code === 'JOB_LOCKED');
-    if (nothingDone || options.dryRun) await options.leave?.();
-    else if (!(error instanceof PortError && error.code === 'JOB_LOCKED'))
+    const gone = (nothingDone || options.dryRun) && (await options.leave?.()) === true;
+    if (!gone && !options.dryRun && !(error instanceof PortError && error.code === 'JOB_LOCKED'))
       say(`job: ${dir} (port-image resume goes on)`);
     throw error;
   }

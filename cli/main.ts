@@ -2,6 +2,7 @@
 /** The command line: one file per command in `commands/`. */
 import { Command, CommanderError } from 'commander';
 import { PROGRAM_VERSION } from '../core/version.ts';
+import { captureCommand } from './commands/capture.ts';
 import { completionCommand } from './commands/completion.ts';
 import { contractCommand } from './commands/contract.ts';
 import { convertCommand } from './commands/convert.ts';
@@ -41,6 +42,7 @@ Exit status: 0 done, 1 bug, 2 usage or configuration, 3 unsafe source, 4 damaged
 
 for (const command of [
   convertCommand(interruption),
+  captureCommand(interruption),
   inspectCommand(interruption),
   stageCommand(interruption),
   resumeCommand(interruption),

@@ -1,18 +1,33 @@
 /** From flags and a configuration file to a request. */
 import * as fs from 'node:fs/promises';
+import * as os from 'node:os';
 import * as path from 'node:path';
 import { parse } from 'yaml';
 import * as z from 'zod';
 import { PortError } from '../core/errors.ts';
 import { exists } from '../core/files.ts';
 import { Request, SOURCE_FORMATS, type SourceFormat } from '../core/request.ts';
+import { parseSource, sourceText } from '../core/source.ts';
 import { printable } from '../core/text.ts';
 import { platformsNamed } from '../drivers/registry.ts';
 import { jobsHome } from '../pipeline/job.ts';
+import { type CaptureFlags, captureConfigFields, captureOptions } from './capture-request.ts';
 import { type CloudFlags, cloudConfigFields, cloudRequest, storeRequest } from './cloud-request.ts';
 
+/** Flags that name further disks and say what they are for. */
+export interface DiskFlags {
+  disk?: string[];
+  withDisk?: string[];
+}
+
+/** The same in a configuration file. */
+const diskConfigFields = {
+  disks: z.record(z.string(), z.enum(['data', 'image', 'skip'])).optional(),
+  withDisks: z.array(z.string()).optional(),
+};
+
 /** Flags of `convert` as commander gives them. */
-export interface ConvertFlags extends CloudFlags {
+export interface ConvertFlags extends CloudFlags, CaptureFlags, DiskFlags {
   to?: string;
   name?: string;
   job?: string;
@@ -36,6 +51,8 @@ export interface ConvertFlags extends CloudFlags {
 /** `--config FILE` (YAML): the same names as the flags; flags win. Unknown names are refused. */
 const ConfigFile = z.strictObject({
   ...cloudConfigFields,
+  ...captureConfigFields,
+  ...diskConfigFields,
   to: z.union([z.string(), z.array(z.string())]).optional(),
   name: z.string().optional(),
   job: z.string().optional(),
@@ -93,11 +110,50 @@ export function parseNic(text: string): { mac: string; name: string } {
   return { mac: match[1].toLowerCase(), name: match[2] };
 }
 
-/** A name for image and job made of the source's file name. */
+/** `ID=USE` of `--disk`, and further sources. Throws USAGE. */
+export function diskUses(
+  flags: DiskFlags,
+  config: z.infer<z.ZodObject<typeof diskConfigFields>>,
+): Pick<Request, 'disks' | 'moreSources'> {
+  const disks: Request['disks'] = { ...config.disks };
+  for (const text of flags.disk ?? []) {
+    const [, id, use] = /^([A-Za-z0-9][A-Za-z0-9._-]{0,63})=(data|image|skip)$/.exec(text) ?? [];
+    if (id === undefined || use === undefined) {
+      throw new PortError('USAGE', `--disk: ${printable(text)} says nothing about a disk`, {
+        hint: 'write for example --disk sdb=data; uses are data, image and skip',
+      });
+    }
+    disks[id] = use as Request['disks'][string];
+  }
+  return { disks, moreSources: (flags.withDisk ?? config.withDisks ?? []).map(sourceText) };
+}
+
+/** What a source is called, without where it is: the file's name, or the machine's. */
+function bareName(source: string): string {
+  const parsed = parseSource(source);
+  switch (parsed.kind) {
+    case 'ssh':
+      return parsed.host;
+    case 'host':
+      return os.hostname();
+    case 'nbd':
+      return parsed.exportName === '' ? 'nbd' : path.basename(parsed.exportName);
+    case 'http':
+      return path.basename(new URL(parsed.url).pathname);
+    case 'glance':
+      return parsed.id;
+    case 'ebs':
+      return parsed.snapshot;
+    case 'path':
+      return path.basename(parsed.path);
+  }
+}
+
+/** A name for image and job made of the source's name. */
 export function defaultName(source: string): string {
-  const clean = path
-    .basename(source)
-    .replace(/\.(raw|img|qcow2|vmdk|vhdx?|vdi)$/i, '')
+  const clean = bareName(source)
+    .replace(/\.(gz|xz|zst)$/i, '')
+    .replace(/\.(raw|img|qcow2|vmdk|vhdx?|vdi|ova|ovf|vmx)$/i, '')
     .replace(/[^A-Za-z0-9._-]+/g, '-')
     .replace(/^[^A-Za-z0-9]+/, '')
     .slice(0, 100);
@@ -131,7 +187,9 @@ export async function buildRequest(
   const { cloud, glance } = cloudRequest(platforms, flags, config);
   const parsed = Request.safeParse({
     schema: 'port-image/request/1',
-    source: path.resolve(source),
+    source: sourceText(source),
+    capture: captureOptions(flags, config),
+    ...diskUses(flags, config),
     format: checkedFormat(flags.format ?? config.format),
     root: flags.root ?? config.root,
     to: platforms,

@@ -81,6 +81,14 @@ export const Request = z.object({
     .string()
     .describe('absolute path of an image file or block device, or a URL (see docs/sources.md)'),
   capture: CaptureOptions.prefault({}),
+  moreSources: z
+    .array(z.string())
+    .default([])
+    .describe('further disks of the same machine, written as `source`'),
+  disks: z
+    .record(z.string(), z.enum(['data', 'image', 'skip']))
+    .default({})
+    .describe('what a disk that holds no part of the system is for, by its id; `image` when it is not named'),
   format: z.enum(SOURCE_FORMATS).optional().describe('fixed by the user; otherwise found from the header'),
   root: z.string().optional().describe('device of the system to convert, when the disk has several'),
   to: z.array(z.string()).min(1).describe('platform names'),

@@ -9,16 +9,22 @@
  * stripped), contract.ts (what the image says about itself), platform.ts (where it runs), stage.ts (one step).
  */
 import type { DataMode } from './data-set.ts';
+import type { ByteRange } from './disk-source.ts';
+import type { DiskUse } from './facts.ts';
 
-export type { Facts } from './facts.ts';
+export type { DiskUse, Facts } from './facts.ts';
 export type { GuestFiles, GuestSession } from './guest.ts';
 export type { Platform } from './platform.ts';
 export type { Request } from './request.ts';
 export type { Change, JobPaths, Progress, Stage, StageContext, StageName } from './stage.ts';
 
-/** Result of capture: what the overlay stands on. */
-export interface CaptureResult {
+
+/** One disk that was captured: what an overlay stands on. */
+export interface CapturedDisk {
+  /** What `--disk` names: `sda`, `disk1`. */
+  id: string;
   path: string;
+  /** qemu-img format name. */
   format: string;
   /** Bytes of the file or device. */
   fileBytes: number;
@@ -27,11 +33,33 @@ export interface CaptureResult {
   modifiedMs: number;
   /** True for a block device. */
   isDevice: boolean;
+  /** True when the path is the job's own copy of the source. */
+  copied: boolean;
+  use: DiskUse;
+  /** Offsets on the disk that could not be read; they read as zeros. */
+  badRanges: ByteRange[];
+}
+
+/**
+ * How far a copy is one of a single moment. `offline`: nothing wrote to the source. `frozen`: its file systems stood still.
+ * `snapshot`: read from a snapshot. `crash-consistent`: one moment, as after a power cut. `live`: it may be torn.
+ */
+export const CONSISTENCIES = ['offline', 'frozen', 'snapshot', 'crash-consistent', 'live'] as const;
+/** How far a copy is one of a single moment. */
+export type Consistency = (typeof CONSISTENCIES)[number];
+
+/** Result of capture. */
+export interface CaptureResult {
+  /** At least one; in the order the source names them, which means nothing. */
+  disks: CapturedDisk[];
+  consistency: Consistency;
 }
 
 /** One encoded image. */
 export interface Artifact {
   platform: string;
+  /** Id of the disk it shows; absent for the one the firmware starts from. */
+  disk?: string;
   /** Absolute path. */
   path: string;
   format: string;

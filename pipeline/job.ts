@@ -57,7 +57,7 @@ export async function createJob(dir: string, request: Request): Promise<JobPaths
     }
     return paths;
   }
-  if ((await exists(paths.dir)) && (await fs.readdir(paths.dir)).length > 0) {
+  if ((await exists(paths.dir)) && !(await isForNewJob(paths))) {
     throw new PortError('USAGE', `${printable(paths.dir)} is not empty and holds no job`, {
       hint: 'choose another folder with --job',
     });
@@ -65,6 +65,15 @@ export async function createJob(dir: string, request: Request): Promise<JobPaths
   await makeDir(paths.dir);
   await writeJson(paths.request, request);
   return paths;
+}
+
+/** An empty folder, or one that `port-image capture` made and used. */
+async function isForNewJob(paths: JobPaths): Promise<boolean> {
+  const names = await fs.readdir(paths.dir);
+  const made = [paths.capture, paths.logs, paths.tmp].map((p) => path.basename(p));
+  return (
+    names.length === 0 || (names.includes('capture') && names.every((n) => made.includes(n) || n === 'lock'))
+  );
 }
 
 /** Opens an existing job. Throws JOB_UNKNOWN, JOB_TAMPERED. */

@@ -67,7 +67,7 @@ const summary = (s: GuestDataSet): DataSetSummary => ({
 
 function inspected(guest: GuestSession, file: { path: string; format: string; virtualBytes: number }) {
   const quiet = { warn: () => {}, progress: () => {}, log: silentLog, signal };
-  return inspectGuest({ guest, capture: file, tmpDir: dir, root: undefined, ...quiet });
+  return inspectGuest({ guest, disks: [file], tmpDir: dir, root: undefined, ...quiet });
 }
 
 /** What strip, cloud-init and seal leave, without packages: those two programs stand in for them here. */
@@ -99,19 +99,11 @@ describe.skipIf(missing)('the contract of a real disk', () => {
       stdio: ['ignore', 'pipe', 'inherit'],
     }).trim();
     const { virtualBytes } = await info({ path: disk, format: 'raw' });
-    const stat = await fs.stat(disk);
     const paths = jobPaths(path.join(dir, 'job'));
     await fs.mkdir(paths.dir);
     const session = await openSession({
       paths,
-      source: {
-        path: disk,
-        format: 'raw',
-        virtualBytes,
-        fileBytes: stat.size,
-        modifiedMs: stat.mtimeMs,
-        isDevice: false,
-      },
+      disks: [{ id: 'disk0', path: disk, format: 'raw' }],
       applianceEnv: libguestfsEnvironment(await probeKvm()),
       signal,
       log: silentLog,
@@ -120,7 +112,7 @@ describe.skipIf(missing)('the contract of a real disk', () => {
       facts = await inspected(session.guest, { path: disk, format: 'raw', virtualBytes });
       await expect(contractText(session.guest, disk)).rejects.toMatchObject({ code: 'NO_CONTRACT' });
       await install(session.guest, facts);
-      await session.commit();
+      await session.commit(['disk0']);
     } catch (error) {
       await session.discard();
       throw error;

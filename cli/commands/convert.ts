@@ -6,6 +6,7 @@ import { exists } from '../../core/files.ts';
 import { printable } from '../../core/text.ts';
 import { requireClouds } from '../../pipeline/cloud-check.ts';
 import { createJob } from '../../pipeline/job.ts';
+import { captureFlags } from '../capture-request.ts';
 import { finishJob } from '../finish.ts';
 import { buildRequest, type ConvertFlags } from '../request.ts';
 import type { Interruption } from '../signals.ts';
@@ -14,9 +15,18 @@ const collect = (value: string, before: string[] | false | undefined): string[] 
 
 /** Defines the command. */
 export function convertCommand(interruption: Interruption): Command {
-  return new Command('convert')
+  const command = new Command('convert')
     .description('convert a disk into a slim image for one or several platforms')
-    .argument('<source>', 'image file (raw, qcow2, vmdk, vhd, vhdx, vdi) or block device; never written to')
+    .argument(
+      '<source>',
+      'image, OVA, block device, ssh://host/dev/sda, nbd://…, https://…, glance://CLOUD/ID; never written to',
+    )
+    .option('--with-disk <source>', 'one more disk of the same machine, repeatable', collect)
+    .option(
+      '--disk <id=use>',
+      'what a further disk is for: data, image (default) or skip, repeatable',
+      collect,
+    )
     .argument('[paths...]', 'more paths for --strip: --strip /srv/app /var/www')
     .option('--to <platforms>', 'where it shall run, separated by commas, or all')
     .option('--name <name>', 'name of the image (default: from the file name)')
@@ -64,7 +74,8 @@ export function convertCommand(interruption: Interruption): Command {
     .option('--url-hours <n>', 'life of the signed URLs for the instance (default 24)')
     .option('--dry-run', 'print every intended change, change nothing')
     .option('--config <file>', 'YAML with the same names as these flags; flags win')
-    .option('--json', 'end stdout with one JSON object')
+    .option('--json', 'end stdout with one JSON object');
+  return captureFlags(command)
     .addHelpText(
       'after',
       `
@@ -73,6 +84,7 @@ Examples:
   port-image convert shop01.vmdk --to openstack,qemu --strip /srv/app --store file:/data/store --job ./shop01
   port-image convert shop01.raw --to openstack --os-cloud mycloud --strip auto
   port-image convert shop01.raw --to openstack --strip auto --dry-run
+  port-image convert ssh://root@shop01/dev/sda --to openstack --strip auto
   port-image convert /dev/sdb --to qemu --network keep --nic 52:54:00:12:34:56=enp3s0`,
     )
     .action(
@@ -89,9 +101,12 @@ Examples:
         const isNew = !(await exists(dir));
         if (isNew) await requireClouds(request, interruption.signal);
         const job = await createJob(dir, request);
-        const leave = async (): Promise<void> => {
-          // a dry run, and a refusal before anything was made, leave nothing behind
-          if (isNew) await fs.rm(job.dir, { recursive: true, force: true });
+        const leave = async (): Promise<boolean> => {
+          // a dry run, and a refusal before anything was made, leave nothing behind; a part of a copy is kept
+          const copied = (await fs.readdir(job.capture).catch(() => [])).length > 0;
+          if (!isNew || (copied && flags.dryRun !== true)) return false;
+          await fs.rm(job.dir, { recursive: true, force: true });
+          return true;
         };
         await finishJob(job.dir, {
           interruption,

@@ -1,57 +1,184 @@
-/** capture: lets the source through the gate and records what the work disk stands on. Nothing is copied. */
+/** capture: brings the source within reach or refuses it, and records what the work disk stands on. */
 import * as z from 'zod';
 import { PortError } from '../../core/errors.ts';
 import { requireFreeSpace } from '../../core/files.ts';
-import { Request } from '../../core/request.ts';
-import { GIB } from '../../core/sizes.ts';
+import { CaptureOptions, Request } from '../../core/request.ts';
+import { formatBytes, GIB } from '../../core/sizes.ts';
+import { parseSource } from '../../core/source.ts';
 import type { Stage, StageContext } from '../../core/stage.ts';
 import { printable } from '../../core/text.ts';
-import type { CaptureResult } from '../../core/types.ts';
-import { inspectImageFile } from '../../tools/image-format/index.ts';
-import { gate } from './gate.ts';
+import type { CapturedDisk, CaptureResult, Consistency } from '../../core/types.ts';
+import type { CaptureContext } from './context.ts';
+import { changesOf, type FilePlan, gatedDisk, planFile, takeFile } from './files.ts';
+import { captureLive, isEnough, type LiveOptions, type LiveSource } from './live.ts';
+import { isLive, type LiveKind, openLiveSource } from './live-sources.ts';
+import { type CaptureState, lastPass, readState } from './state.ts';
 
 export { gate } from './gate.ts';
+export { type PassRecord, readState } from './state.ts';
 
-const Options = z.object({ source: Request.shape.source, format: Request.shape.format });
+const Options = z.object({
+  source: Request.shape.source,
+  moreSources: Request.shape.moreSources,
+  disks: Request.shape.disks,
+  format: Request.shape.format,
+  capture: CaptureOptions,
+});
 
 /** The overlay holds new packages and initramfs files, and the metadata of what is trimmed. */
 const OVERLAY_BYTES = GIB;
 
-async function plan(ctx: StageContext): Promise<CaptureResult> {
-  const { request, paths, signal, log } = ctx;
-  ctx.progress({ text: 'checking the source' });
-  const image = await gate(request.source, {
-    format: request.format,
-    tmp: paths.tmp,
-    signal,
-    log,
-    warn: (text) => ctx.warn(text),
-  });
-  await requireFreeSpace(paths.dir, OVERLAY_BYTES, 'the work disk');
-  const { path, format, fileBytes, virtualBytes, modifiedMs, isDevice } = image;
-  return { path, format, fileBytes, virtualBytes, modifiedMs, isDevice };
+/** What is going to happen. */
+export interface CapturePlan {
+  /** True when the source has to be copied into the job before anything else can be planned. */
+  copies: boolean;
+  files: FilePlan[];
 }
 
-/** Reads the header once more, so that what later stages stand on is what the plan saw. */
-async function run(ctx: StageContext, planned: CaptureResult): Promise<CaptureResult> {
-  const now = await inspectImageFile(planned.path, planned.format as Request['format']);
-  if (now.fileBytes !== planned.fileBytes || now.modifiedMs !== planned.modifiedMs) {
-    throw new PortError('SOURCE_CHANGED', `${printable(planned.path)} changed after it was checked`, {
-      hint: 'shut the virtual machine down, or give a snapshot of the disk',
+async function planFiles(ctx: CaptureContext): Promise<FilePlan[]> {
+  const plans: FilePlan[] = [];
+  for (const text of [ctx.request.source, ...ctx.request.moreSources]) {
+    const source = parseSource(text);
+    if (isLive(source)) {
+      throw new PortError('USAGE', `${printable(text)} cannot be combined with other sources`, {
+        hint: 'name all devices in one source: ssh://host/dev/sda,/dev/sdb',
+      });
+    }
+    if (source.kind !== 'path') throw new PortError('BUG', `no way to read ${source.kind}`);
+    plans.push(await planFile(ctx, source.path, `disk${plans.length}`));
+  }
+  return plans;
+}
+
+/** Shows what a live source is, without copying. */
+async function planLive(ctx: StageContext, source: LiveKind): Promise<void> {
+  const state = await readState(ctx.paths.capture, ctx.request.source);
+  const live = await openLiveSource(ctx, source);
+  try {
+    for (const { id, device, sizeBytes } of wantedDisks(ctx, live)) {
+      const before = lastPass(state, id);
+      const known = before === undefined ? '' : `, pass ${before.number} is here`;
+      ctx.change({
+        path: `capture/${id}.raw`,
+        action: before === undefined ? 'create' : 'edit',
+        why: `copy of ${device} of ${live.name}, ${formatBytes(sizeBytes)}${known}; is ${await live.consistency()} now`,
+      });
+    }
+  } finally {
+    await live.close();
+  }
+}
+
+async function plan(ctx: StageContext): Promise<CapturePlan> {
+  const { request, paths } = ctx;
+  ctx.progress({ text: 'checking the source' });
+  await requireFreeSpace(paths.dir, OVERLAY_BYTES, 'the work disk');
+  const source = parseSource(request.source);
+  if (isLive(source) && request.moreSources.length === 0) {
+    await planLive(ctx, source);
+    return { copies: true, files: [] };
+  }
+  const files = await planFiles(ctx);
+  const changes = files.flatMap(changesOf);
+  for (const change of changes) ctx.change(change);
+  return { copies: changes.length > 0, files };
+}
+
+/** Disks that are not to be skipped. Throws USAGE when a name is no disk of the source. */
+function wantedDisks<D extends { id: string }>(ctx: CaptureContext, source: { disks: readonly D[] }): D[] {
+  const ids = source.disks.map((d) => d.id);
+  const unknown = Object.keys(ctx.request.disks).find((id) => !ids.includes(id));
+  if (unknown !== undefined) {
+    throw new PortError('USAGE', `--disk: the source has no disk ${printable(unknown)}`, {
+      hint: `it has ${ids.map(printable).join(', ')}`,
     });
   }
-  ctx.log.info('source captured', {
-    path: planned.path,
-    format: planned.format,
-    virtualBytes: planned.virtualBytes,
+  const wanted = source.disks.filter((d) => ctx.request.disks[d.id] !== 'skip');
+  if (wanted.length > 0) return wanted;
+  throw new PortError('USAGE', 'all disks of the source are to be skipped', {
+    hint: 'leave one out of --disk',
   });
-  return planned;
 }
 
-/** Checks the source and names it for the overlay. Result: a CaptureResult. */
-export const stage: Stage<CaptureResult, CaptureResult> = {
+async function copiedDisks(ctx: CaptureContext, state: CaptureState): Promise<CapturedDisk[]> {
+  return Promise.all(
+    state.disks.map(async ({ id }) => {
+      const file = `${ctx.paths.capture}/${id}.raw`;
+      const badRanges = lastPass(state, id)?.badRanges ?? [];
+      return { ...(await gatedDisk(ctx, file, { id, copied: true, format: 'raw' })), badRanges };
+    }),
+  );
+}
+
+/** The least of what its disks are. */
+function consistencyOf(state: CaptureState): Consistency {
+  const last = state.disks.map(({ id }) => lastPass(state, id));
+  const weak = last.find((p) => p === undefined || !isEnough(p.consistency));
+  if (weak !== undefined || last.length === 0) return 'live';
+  return last[0]?.consistency ?? 'live';
+}
+
+async function takeLive(ctx: CaptureContext, source: LiveKind, options: LiveOptions): Promise<CaptureResult> {
+  const before = await readState(ctx.paths.capture, ctx.request.source);
+  const live: LiveSource = await openLiveSource(ctx, source);
+  try {
+    const disks = wantedDisks(ctx, live);
+    const state = await captureLive(ctx, live, disks, before, options);
+    return { disks: await copiedDisks(ctx, state), consistency: consistencyOf(state) };
+  } finally {
+    await live.close();
+  }
+}
+
+/** What an earlier `port-image capture --final` left is taken as it is: the source need not be there any more. */
+async function finishedCopy(ctx: CaptureContext): Promise<CaptureResult | undefined> {
+  const state = await readState(ctx.paths.capture, ctx.request.source);
+  const last = state?.disks.map(({ id }) => lastPass(state, id)) ?? [];
+  if (state === undefined || last.length === 0 || !last.every((p) => p?.final === true)) return undefined;
+  return { disks: await copiedDisks(ctx, state), consistency: consistencyOf(state) };
+}
+
+/**
+ * Brings a source within reach. Throws what the gate, the readers of packages, downloads and live captures throw, and
+ * LIVE_SOURCE when the copy is torn and nobody asked for that.
+ */
+export async function captureSource(ctx: CaptureContext, options: LiveOptions): Promise<CaptureResult> {
+  const source = parseSource(ctx.request.source);
+  if (isLive(source) && ctx.request.moreSources.length === 0) return takeLive(ctx, source, options);
+  return takeFiles(ctx, await planFiles(ctx));
+}
+
+async function takeFiles(ctx: CaptureContext, files: readonly FilePlan[]): Promise<CaptureResult> {
+  const disks: CapturedDisk[] = [];
+  for (const file of files) disks.push(...(await takeFile(ctx, file)));
+  return { disks: wantedDisks(ctx, { disks: uniqueIds(disks) }), consistency: 'offline' };
+}
+
+/** Two packages may both have a `disk0`. */
+function uniqueIds(disks: readonly CapturedDisk[]): CapturedDisk[] {
+  const unique = new Set(disks.map((d) => d.id)).size === disks.length;
+  return unique ? [...disks] : disks.map((disk, i) => ({ ...disk, id: `disk${i}` }));
+}
+
+async function run(ctx: StageContext, planned: CapturePlan): Promise<CaptureResult> {
+  const source = parseSource(ctx.request.source);
+  const result =
+    planned.files.length > 0
+      ? await takeFiles(ctx, planned.files)
+      : isLive(source)
+        ? ((await finishedCopy(ctx)) ?? (await takeLive(ctx, source, { final: true })))
+        : undefined;
+  if (result === undefined) throw new PortError('BUG', 'nothing was planned');
+  for (const { path, format, virtualBytes } of result.disks) {
+    ctx.log.info('source captured', { path, format, virtualBytes, consistency: result.consistency });
+  }
+  return result;
+}
+
+/** Brings the source within reach and names it for the overlay. Result: a CaptureResult. */
+export const stage: Stage<CapturePlan, CaptureResult> = {
   name: 'capture',
-  summary: 'check the source and fix what the work disk stands on; nothing is copied',
+  summary: 'check the source, copy or unpack it when it cannot be used where it is, never write to it',
   needs: [],
   inGuest: false,
   Options,

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import * as path from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
 import { silentLog } from '../../../core/log.ts';
+import { CaptureOptions } from '../../../core/request.ts';
 import type { StageContext } from '../../../core/stage.ts';
 import { goodDisk } from '../../../fixtures/hostile/build.ts';
 import { stage } from '../../../stages/capture/index.ts';
@@ -14,8 +15,8 @@ describe.skipIf(requires('qemu-img', 'prlimit'))('capture', () => {
   const source = path.join(dir, 'disk.img');
   afterAll(() => rmSync(dir, { recursive: true, force: true }));
   const ctx = {
-    request: { source },
-    paths: { dir, tmp: dir },
+    request: { source, moreSources: [], disks: {}, capture: CaptureOptions.parse({}) },
+    paths: { dir, tmp: dir, capture: path.join(dir, 'capture') },
     signal: new AbortController().signal,
     log: silentLog,
     progress: () => {},
@@ -28,12 +29,21 @@ describe.skipIf(requires('qemu-img', 'prlimit'))('capture', () => {
     const { mtimeMs } = await fs.stat(source);
     const planned = await stage.plan(ctx);
     await expect(stage.run(ctx, planned)).resolves.toEqual({
-      path: await fs.realpath(source),
-      format: 'raw',
-      fileBytes: 8 << 20,
-      virtualBytes: 8 << 20,
-      modifiedMs: mtimeMs,
-      isDevice: false,
+      disks: [
+        {
+          id: 'disk0',
+          path: await fs.realpath(source),
+          format: 'raw',
+          fileBytes: 8 << 20,
+          virtualBytes: 8 << 20,
+          modifiedMs: mtimeMs,
+          isDevice: false,
+          copied: false,
+          use: 'system',
+          badRanges: [],
+        },
+      ],
+      consistency: 'offline',
     });
     expect(await fs.readdir(dir)).toEqual(['disk.img']);
   });

@@ -1,0 +1,98 @@
+/** The flags that say how a source is read: of `convert`, `inspect` and `capture`. */
+import * as path from 'node:path';
+import type { Command } from 'commander';
+import * as z from 'zod';
+import { parseDuration } from '../core/durations.ts';
+import { PortError } from '../core/errors.ts';
+import { CaptureOptions } from '../core/request.ts';
+import { parseBytes } from '../core/sizes.ts';
+import { printable } from '../core/text.ts';
+
+/** Flags as commander gives them. */
+export interface CaptureFlags {
+  freeze?: string;
+  quiesce?: string;
+  resumeCommand?: string;
+  maxFreeze?: string;
+  limit?: string;
+  allowBad?: string;
+  checksum?: string;
+  maxSize?: string;
+  sshConfig?: string;
+  identity?: string;
+}
+
+/** The same in a configuration file. */
+export const captureConfigFields = {
+  freeze: z.enum(['auto', 'none']).optional(),
+  quiesce: z.string().optional(),
+  resumeCommand: z.string().optional(),
+  maxFreeze: z.string().optional(),
+  limit: z.string().optional(),
+  allowBad: z.number().optional(),
+  checksum: z.string().optional(),
+  maxSize: z.string().optional(),
+  sshConfig: z.string().optional(),
+  identity: z.string().optional(),
+};
+type CaptureConfigFields = z.infer<z.ZodObject<typeof captureConfigFields>>;
+
+/** Adds the flags to a command. */
+export function captureFlags(command: Command): Command {
+  return command
+    .option(
+      '--freeze <how>',
+      'a running source, for its last pass: auto freezes its file systems (default), or none',
+    )
+    .option('--quiesce <command>', 'run on the source before the freeze, such as "systemctl stop shop"')
+    .option(
+      '--resume-command <command>',
+      'run on the source after the last pass, such as "systemctl start shop"',
+    )
+    .option(
+      '--max-freeze <time>',
+      'longest freeze, such as 90s or 20m (default 10m); a watchdog on the source ends it',
+    )
+    .option('--limit <rate>', 'most bytes read per second, such as 50M')
+    .option('--allow-bad <n>', 'accept so many unreadable places of a disk (default 0)')
+    .option('--checksum <sum>', 'of a downloaded image: sha256:HEX, sha512:HEX or the URL of a sums file')
+    .option('--max-size <size>', 'most bytes a packed image may unpack to, such as 200G')
+    .option('--ssh-config <file>', 'ssh_config(5) to use instead of the usual files')
+    .option('--identity <file>', 'private key for ssh, beside those of the agent and the configuration');
+}
+
+function bytes(text: string | undefined, flag: string): number | undefined {
+  if (text === undefined) return undefined;
+  const value = parseBytes(text);
+  if (value === undefined) {
+    throw new PortError('USAGE', `${flag}: ${printable(text)} is no size`, { hint: 'such as 50M or 1.5G' });
+  }
+  return value;
+}
+
+const FREEZE_LIMITS = { what: '--max-freeze', minMs: 5_000, maxMs: 6 * 3_600_000 };
+
+/** How the source is read, from flags and configuration file; flags win. Throws USAGE. */
+export function captureOptions(flags: CaptureFlags, config: CaptureConfigFields): CaptureOptions {
+  const allowBad = flags.allowBad ?? config.allowBad;
+  const maxFreeze = flags.maxFreeze ?? config.maxFreeze;
+  const file = (name: string | undefined) => (name === undefined ? undefined : path.resolve(name));
+  const parsed = CaptureOptions.safeParse({
+    freeze: flags.freeze ?? config.freeze,
+    quiesce: flags.quiesce ?? config.quiesce,
+    resume: flags.resumeCommand ?? config.resumeCommand,
+    maxFreezeSeconds:
+      maxFreeze === undefined ? undefined : Math.round(parseDuration(maxFreeze, FREEZE_LIMITS) / 1000),
+    limitBytesPerSecond: bytes(flags.limit ?? config.limit, '--limit'),
+    allowBad: allowBad === undefined ? undefined : Number(allowBad),
+    checksum: flags.checksum ?? config.checksum,
+    maxBytes: bytes(flags.maxSize ?? config.maxSize, '--max-size'),
+    sshConfig: file(flags.sshConfig ?? config.sshConfig),
+    sshIdentity: file(flags.identity ?? config.identity),
+  });
+  if (!parsed.success) {
+    const issue = parsed.error.issues[0];
+    throw new PortError('USAGE', `${issue?.path.join('.')}: ${issue?.message ?? 'wrong'}`);
+  }
+  return parsed.data;
+}

@@ -1,0 +1,113 @@
+/** Capturing without a conversion: into a folder that a conversion takes up later, or that one has used before. */
+import * as fs from 'node:fs/promises';
+import * as path from 'node:path';
+import { asPortError, PortError } from '../core/errors.ts';
+import { exists, makeDir } from '../core/files.ts';
+import type { Inventory } from '../core/inventory.ts';
+import { printable } from '../core/text.ts';
+import type { CaptureResult } from '../core/types.ts';
+import type { CaptureRequest } from '../stages/capture/context.ts';
+import { captureSource, type PassRecord, readState } from '../stages/capture/index.ts';
+import { detachStale } from '../tools/qemu-storage-daemon.ts';
+import type { Listener } from './events.ts';
+import { jobPaths, openJob } from './job.ts';
+import { openJobLog } from './job-log.ts';
+import { Journal } from './journal.ts';
+import { lockFolder } from './lock.ts';
+
+/** How to capture. */
+export interface CaptureRunOptions {
+  signal: AbortSignal;
+  listener: Listener;
+  /** Make the copy consistent with a last pass. */
+  final: boolean;
+  /** Passes before that. */
+  passes?: number | undefined;
+}
+
+/** What `port-image capture --json` prints. */
+export interface CaptureOutcome extends CaptureResult {
+  job: string;
+  source: string;
+  /** Passes of this run; empty when the source was used in place, fetched or unpacked. */
+  passes: PassRecord[];
+  /** What was found on the machine, when the source is one. */
+  inventory: Inventory | null;
+  warnings: string[];
+}
+
+/** A copy that changes is no longer what a conversion in this folder was made from. */
+async function forgetConversion(dir: string, source: string): Promise<void> {
+  const paths = jobPaths(dir);
+  if (!(await exists(paths.request))) return;
+  const { request } = await openJob(dir);
+  if (request.source !== source) {
+    throw new PortError('JOB_MISMATCH', `${printable(dir)} is a job for ${printable(request.source)}`, {
+      hint: 'choose another --job for this source',
+    });
+  }
+  const journal = await Journal.open(paths.journal);
+  try {
+    for (const stage of journal.state().done.keys()) {
+      await journal.append({ event: 'stage-invalidated', stage, why: 'the source was captured again' });
+    }
+  } finally {
+    await journal.close();
+  }
+  await fs.rm(paths.work, { force: true }); // it stands on the copy that is about to change
+}
+
+/** Captures a source into a folder. Throws what the capture stage throws, and JOB_LOCKED, JOB_MISMATCH. */
+export async function captureInto(
+  folder: string,
+  request: CaptureRequest,
+  options: CaptureRunOptions,
+): Promise<CaptureOutcome> {
+  const paths = jobPaths(path.resolve(folder));
+  await makeDir(paths.dir);
+  const unlock = await lockFolder(paths.dir);
+  const warnings: string[] = [];
+  let log: ReturnType<typeof openJobLog> | undefined;
+  try {
+    await detachStale(paths.tmp).catch(() => {});
+    await fs.rm(paths.tmp, { recursive: true, force: true });
+    for (const sub of [paths.capture, paths.logs, paths.tmp]) await makeDir(sub);
+    log = openJobLog(paths.logs, { job: path.basename(paths.dir) });
+    const before = (await readState(paths.capture, request.source))?.passes.length ?? 0;
+    await forgetConversion(paths.dir, request.source);
+    const result = await captureSource(
+      {
+        request,
+        paths,
+        signal: options.signal,
+        log,
+        progress: (progress) => options.listener({ event: 'progress', stage: 'capture', progress }),
+        warn: (text) => {
+          if (warnings.includes(text)) return;
+          warnings.push(text);
+          options.listener({ event: 'warning', stage: 'capture', text });
+        },
+      },
+      { final: options.final, passes: options.passes },
+    );
+    const state = await readState(paths.capture, request.source);
+    return {
+      job: paths.dir,
+      source: request.source,
+      ...result,
+      passes: state?.passes.slice(before) ?? [],
+      inventory: state?.inventory ?? null,
+      warnings,
+    };
+  } catch (error) {
+    const known = asPortError(
+      options.signal.aborted ? new PortError('INTERRUPTED', 'interrupted', { cause: error }) : error,
+    );
+    log?.warn('capture failed', { code: known.code, message: known.message, stack: known.stack ?? '' });
+    throw known;
+  } finally {
+    await fs.rm(paths.tmp, { recursive: true, force: true }).catch(() => {});
+    log?.close();
+    await unlock();
+  }
+}

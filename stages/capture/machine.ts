@@ -1,0 +1,228 @@
+/** A running machine as a source: over ssh, or this one. */
+import * as path from 'node:path';
+import type { DiskSource } from '../../core/disk-source.ts';
+import { asPortError, PortError } from '../../core/errors.ts';
+import type { Inventory } from '../../core/inventory.ts';
+import type { Source } from '../../core/source.ts';
+import { printable } from '../../core/text.ts';
+import type { Consistency } from '../../core/types.ts';
+import { openMachine, type SourceMachine } from '../../tools/source-machine/index.ts';
+import type { CaptureContext } from './context.ts';
+import type { Hold, LiveDisk, LiveSource } from './live.ts';
+
+/** A source that is a machine. */
+export type MachineSource = Extract<Source, { kind: 'ssh' | 'host' }>;
+
+/** A user's command may take this long; it stops services. */
+const COMMAND_MS = 10 * 60_000;
+/** After Ctrl-C there is not more time than this to start the user's services again. */
+const INTERRUPTED_MS = 8_000;
+/** File systems that cannot be frozen and hardly ever change: the boot loader's partition. */
+const NEVER_FROZEN: readonly string[] = ['vfat', 'msdos', 'exfat'];
+
+class Machine implements LiveSource {
+  readonly name: string;
+  disks: readonly LiveDisk[] = [];
+  inventory: Inventory | undefined;
+  readonly #ctx: CaptureContext;
+  readonly #source: MachineSource;
+  #machine: SourceMachine | undefined;
+
+  constructor(ctx: CaptureContext, source: MachineSource) {
+    this.#ctx = ctx;
+    this.#source = source;
+    this.name = printable(source.kind === 'ssh' ? source.host : 'this machine');
+  }
+
+  async start(): Promise<void> {
+    const inventory = await this.#ask((m) => m.inventory());
+    this.inventory = inventory;
+    const devices = devicesOf(inventory, this.#source, this.name);
+    this.disks = await Promise.all(
+      devices.map(async (device) => {
+        const disk = await this.#open(device, true);
+        const { sizeBytes } = disk;
+        await disk.close();
+        return { id: idOf(inventory, device), device, sizeBytes, open: () => this.#open(device, true) };
+      }),
+    );
+  }
+
+  /** The connection; a new one when the old one broke. */
+  async #connect(): Promise<SourceMachine> {
+    if (this.#machine?.connected() === false) {
+      await this.#machine.close();
+      this.#machine = undefined;
+    }
+    this.#machine ??= await this.#newConnection(this.#ctx.signal);
+    return this.#machine;
+  }
+
+  #newConnection(signal: AbortSignal): Promise<SourceMachine> {
+    const { sshConfig, sshIdentity, limitBytesPerSecond } = this.#ctx.request.capture;
+    return openMachine(this.#source, {
+      signal,
+      log: this.#ctx.log,
+      sshConfig,
+      sshIdentity,
+      limitBytesPerSecond,
+    });
+  }
+
+  /** Asks the machine; over a new connection when the old one broke while nothing was asked. */
+  async #ask<T>(question: (machine: SourceMachine) => Promise<T>): Promise<T> {
+    const isOld = this.#machine !== undefined;
+    try {
+      return await question(await this.#connect());
+    } catch (error) {
+      if (!isOld || !(error instanceof PortError) || error.code !== 'SOURCE_REMOTE') throw error;
+      await this.#machine?.close();
+      this.#machine = undefined;
+      return question(await this.#connect());
+    }
+  }
+
+  async #open(device: string, lowPriority: boolean): Promise<DiskSource> {
+    return (await this.#connect()).disk(device, { lowPriority });
+  }
+
+  /** File systems through which the machine writes to the captured disks now. */
+  async #written(): Promise<Inventory['mounts']> {
+    const inventory = await this.#ask((m) => m.inventory());
+    this.inventory = inventory;
+    const ids = new Set(this.#wanted.map((d) => d.id));
+    const points = new Set(inventory.disks.filter((d) => ids.has(d.name)).flatMap((d) => d.writtenThrough));
+    return inventory.mounts.filter((m) => m.writable && points.has(m.mountPoint));
+  }
+
+  async consistency(): Promise<Consistency> {
+    return (await this.#written()).length > 0 ? 'live' : 'offline';
+  }
+
+  async hold(): Promise<Hold> {
+    // a login writes logs and would hang while the file systems stand still: all connections are made before
+    const opened = new Map<string, DiskSource>();
+    try {
+      for (const { id, device } of this.#wanted) opened.set(id, await this.#open(device, false));
+      await this.#command(this.#ctx.request.capture.quiesce, '--quiesce');
+      if (this.#freezes) await this.#freeze();
+    } catch (error) {
+      await Promise.all([...opened.values()].map((d) => d.close()));
+      await this.#letGo().catch((failure) => this.#ctx.warn(asPortError(failure).message));
+      throw error;
+    }
+    return {
+      consistency: this.#freezes ? 'frozen' : 'live',
+      open: async (id) => {
+        const disk = opened.get(id);
+        opened.delete(id);
+        if (disk !== undefined) return disk;
+        throw new PortError('SOURCE_REMOTE', `the connection to ${this.name} broke during the last pass`, {
+          hint: 'run it again: what was read is kept',
+        });
+      },
+      release: async () => {
+        try {
+          return this.#freezes ? await this.#thaw() : undefined;
+        } finally {
+          await Promise.all([...opened.values()].map((d) => d.close()));
+          await this.#letGo();
+        }
+      },
+    };
+  }
+
+  async #freeze(): Promise<void> {
+    const mounts = await this.#written();
+    const { frozen, skipped, warnings } = await (await this.#connect()).freeze({
+      mountPoints: mounts.map((m) => m.mountPoint),
+      timeoutMs: this.#ctx.request.capture.maxFreezeSeconds * 1000,
+      keepWritable: [this.#ctx.paths.dir],
+    });
+    for (const text of warnings) this.#ctx.warn(`${this.name}: ${text}`);
+    for (const { mountPoint, reason } of skipped) {
+      const type = mounts.find((m) => m.mountPoint === mountPoint)?.type ?? '';
+      if (NEVER_FROZEN.includes(type)) continue;
+      await this.#thaw().catch(() => {});
+      throw new PortError(
+        'LIVE_SOURCE',
+        `${printable(mountPoint)} (${printable(type)}) on ${this.name} cannot be frozen: ${reason}`,
+        { hint: 'stop what writes there with --quiesce and take it as it is with --freeze none' },
+      );
+    }
+    this.#ctx.log.info('source holds still', { frozen: frozen.join(' ') });
+  }
+
+  async #thaw(): Promise<number> {
+    const { frozenMs, early, reason, warnings } = await (await this.#connect()).thaw();
+    for (const text of warnings) this.#ctx.warn(`${this.name}: ${text}`);
+    if (!early) return frozenMs;
+    throw new PortError(
+      'LIVE_SOURCE',
+      `${this.name} went on before the last pass was through: ${reason ?? 'its watchdog thawed it'}`,
+      { hint: 'run it again: the next last pass has less to send; or allow more with --max-freeze' },
+    );
+  }
+
+  get #wanted(): LiveDisk[] {
+    return this.disks.filter((d) => this.#ctx.request.disks[d.id] !== 'skip');
+  }
+
+  get #freezes(): boolean {
+    return this.#ctx.request.capture.freeze === 'auto';
+  }
+
+  /** Starts again what --quiesce stopped; also when we are interrupted, over a connection that the interrupt does not end. */
+  async #letGo(): Promise<void> {
+    const command = this.#ctx.request.capture.resume;
+    if (command === undefined) return;
+    if (this.#ctx.signal.aborted) {
+      await this.#machine?.close();
+      this.#machine = await this.#newConnection(AbortSignal.timeout(INTERRUPTED_MS));
+    }
+    await this.#command(command, '--resume-command');
+  }
+
+  async #command(command: string | undefined, flag: string): Promise<void> {
+    if (command === undefined) return;
+    this.#ctx.progress({ text: `${this.name}: ${flag}` });
+    const { exitCode, output } = await this.#ask((m) => m.run(command, COMMAND_MS));
+    if (exitCode === 0) return;
+    const last = output.trim().split('\n').at(-1) ?? '';
+    throw new PortError(
+      'LIVE_SOURCE',
+      `${flag} failed with status ${exitCode} on ${this.name}: ${printable(last).slice(0, 300)}`,
+      { hint: 'try the command on the source by hand' },
+    );
+  }
+
+  async close(): Promise<void> {
+    await this.#machine?.close();
+  }
+}
+
+/** The devices that were named, else all whole disks of the machine. */
+function devicesOf(inventory: Inventory, source: MachineSource, name: string): string[] {
+  if (source.devices.length > 0) return source.devices;
+  const all = inventory.disks.map((d) => `/dev/${d.name}`);
+  if (all.length > 0) return all;
+  throw new PortError('SOURCE_REMOTE', `${name} shows no disk`, { hint: 'name one: ssh://host/dev/sda' });
+}
+
+/** `sda` for a device, also when it was named by one of its links in /dev/disk. */
+function idOf(inventory: Inventory, device: string): string {
+  const disk = inventory.disks.find((d) => `/dev/${d.name}` === device || d.links.includes(device));
+  return disk?.name ?? path.basename(device).replaceAll(/[^A-Za-z0-9._-]/g, '-');
+}
+
+/** Connects, reads the inventory and finds the disks. Throws SOURCE_REMOTE. */
+export async function openMachineSource(ctx: CaptureContext, source: MachineSource): Promise<LiveSource> {
+  const machine = new Machine(ctx, source);
+  try {
+    await machine.start();
+    return machine;
+  } catch (error) {
+    await machine.close();
+    throw error;
+  }
+}
