@@ -65,7 +65,8 @@ done
 cp "$root"/boot/vmlinuz-* "$work/vmlinuz"
 cp "$root"/boot/initrd.img-* "$work/initrd"
 rm -f "$root"/boot/*
-mke2fs -q -F -t ext4 -L root -E lazy_itable_init=1 -d "$root" "$work/disk.raw" 2G
+# It tells of a new file even with -q.
+mke2fs -q -F -t ext4 -L root -E lazy_itable_init=1 -d "$root" "$work/disk.raw" 2G >&2
 rm -rf "$root" "$work/early" "$work/apt.conf"
 mv -T "$work" "$final"
 trap - EXIT
