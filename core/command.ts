@@ -216,7 +216,8 @@ export async function start(
     running = false;
     return { exitCode: result.exitCode, signal: result.signal };
   });
-  await stderr?.close();
+  // not awaited: after one turn of the event loop execa drains a stream nobody listens to, and its first bytes would be lost
+  stderr?.close().catch(() => {});
   if (child.pid === undefined) {
     const result = await child;
     throw new PortError('PROGRAM_MISSING', `${program} could not be started`, {

@@ -33,16 +33,21 @@ export function attach(file: string): string {
 }
 
 /** A new disk of so many bytes with a file system, mounted for writing; below `under` when given. */
-export function loopDisk(type: 'ext4' | 'xfs' | 'vfat', sizeBytes: number, under?: string): LoopDisk {
+export function loopDisk(type: 'ext4' | 'xfs', sizeBytes: number, under?: string): LoopDisk {
   const folder = mkdtempSync(path.join(os.tmpdir(), 'port-image-loop-'));
   const file = path.join(folder, 'disk.img');
   const mountPoint = under ?? path.join(folder, 'mnt');
   mkdirSync(mountPoint, { recursive: true });
   writeFileSync(file, '');
   truncateSync(file, sizeBytes);
-  execFileSync(`mkfs.${type}`, [...(type === 'vfat' ? [] : ['-q']), file], { stdio: 'ignore' });
+  execFileSync(`mkfs.${type}`, ['-q', file], { stdio: 'ignore' });
   const device = attach(file);
-  execFileSync('mount', [device, mountPoint]);
+  try {
+    execFileSync('mount', [device, mountPoint]);
+  } catch (error) {
+    execFileSync('losetup', ['-d', device]);
+    throw error;
+  }
   return {
     device,
     file,

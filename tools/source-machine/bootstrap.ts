@@ -62,5 +62,6 @@ export function bootstrapCommand(
     );
   }
   script.push(mark('none'));
-  return `sh -c '${script.join('; ')}'`;
+  // exec: the login shell would stand between ssh and the helper
+  return `exec sh -c '${script.join('; ')}'`;
 }
