@@ -2,6 +2,7 @@
 import { PortError } from '../../core/errors.ts';
 import { printable } from '../../core/text.ts';
 import type { ByteSource } from '../image-format/reader.ts';
+import { parseBtrfs } from './btrfs.ts';
 import { parseExt4 } from './ext4.ts';
 import { FreeSpace } from './free-space.ts';
 import { type ParsedKind, readSignatures, type Signatures } from './signatures.ts';
@@ -12,6 +13,7 @@ import { parseXfs } from './xfs.ts';
 const PARSERS: Readonly<Partial<Record<ParsedKind, Parser>>> = {
   ext4: parseExt4,
   xfs: parseXfs,
+  btrfs: parseBtrfs,
   swap: parseSwap,
 };
 
