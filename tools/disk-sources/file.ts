@@ -28,12 +28,11 @@ function sectorReader(opened: OpenedSource, name: string): SectorReader {
   return {
     async read(offset, target) {
       for (let filled = 0; filled < target.length; ) {
-        const piece = await opened.read(offset + filled, Math.min(READ_BYTES, target.length - filled));
-        if (piece.length === 0) {
+        const length = Math.min(READ_BYTES, target.length - filled);
+        const { bytesRead } = await opened.handle.read(target, filled, length, offset + filled);
+        if (bytesRead === 0)
           throw new PortError('SOURCE_CHANGED', `${name} became shorter while it was read`);
-        }
-        piece.copy(target, filled);
-        filled += piece.length;
+        filled += bytesRead;
       }
     },
     isUnreadable: (error) => (error as NodeJS.ErrnoException).code === 'EIO',

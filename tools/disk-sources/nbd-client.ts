@@ -23,6 +23,9 @@ const EIO = 5;
 const ESHUTDOWN = 108;
 /** Longest list of extents nbdkit and qemu send: a million. */
 const MAX_STATUS_BYTES = 4 + 8 * 1024 * 1024;
+/** A failing disk may need minutes to say that it cannot read a sector. */
+const SILENCE_MS = 180_000;
+const NEGOTIATION_SILENCE_MS = 20_000;
 const MAX_ERROR_BYTES = 64 * 1024;
 
 /** A run as the server tells it. */
@@ -74,9 +77,9 @@ export class NbdClient {
     const stop = () => stream.destroy(new PortError('INTERRUPTED', 'connecting stopped'));
     signal?.addEventListener('abort', stop);
     try {
-      stream.expect(true);
+      stream.expect(NEGOTIATION_SILENCE_MS);
       const about = await negotiate(stream, name, exportName);
-      stream.expect(false);
+      stream.expect(0);
       return new NbdClient(stream, name, about);
     } catch (error) {
       stream.destroy();
@@ -116,7 +119,7 @@ export class NbdClient {
       };
       const cookie = this.#next++;
       this.#pending.set(cookie, pending);
-      this.#stream.expect(true);
+      this.#stream.expect(SILENCE_MS);
       this.#send(command, cookie, offset, length);
     });
   }
@@ -225,7 +228,7 @@ export class NbdClient {
 
   #finish(cookie: bigint, pending: Pending): void {
     this.#pending.delete(cookie);
-    this.#stream.expect(this.#pending.size > 0);
+    this.#stream.expect(this.#pending.size > 0 ? SILENCE_MS : 0);
     const bytes = pending.came.reduce((sum, r) => sum + r.lengthBytes, 0);
     if (pending.error !== undefined) pending.reject(pending.error);
     else if (pending.target === undefined || bytes === pending.length) pending.resolve();

@@ -8,8 +8,6 @@ import { printable } from '../../core/text.ts';
 export type NbdAddress = { host: string; port: number } | { path: string };
 
 const CONNECT_TIMEOUT_MS = 30_000;
-/** A failing disk may need a minute or more to say that it cannot read a sector. */
-const SILENCE_MS = 180_000;
 
 /** The failure of a connection; trying again may heal it. */
 export function broken(name: string, why: string, cause?: unknown): PortError {
@@ -33,7 +31,7 @@ export class NbdStream {
     this.#name = name;
     socket.on('error', (error) => this.#fail(broken(name, `the connection broke: ${error.message}`, error)));
     socket.on('close', () => this.#fail(broken(name, 'the server closed the connection')));
-    socket.on('timeout', () => socket.destroy(broken(name, `silent for ${SILENCE_MS / 1000} seconds`)));
+    socket.on('timeout', () => socket.destroy(broken(name, 'the server does not answer any more')));
     for (const event of ['readable', 'end', 'error', 'close']) socket.on(event, () => this.#wake());
     socket.setKeepAlive(true, 15_000);
     socket.setNoDelay(true);
@@ -63,9 +61,9 @@ export class NbdStream {
     this.#socket.write(Buffer.concat(pieces));
   }
 
-  /** Ends the connection when nothing comes for too long, while something is expected. */
-  expect(something: boolean): void {
-    this.#socket.setTimeout(something ? SILENCE_MS : 0);
+  /** Ends the connection when nothing comes for so long; 0 when nothing is expected. */
+  expect(withinMs: number): void {
+    this.#socket.setTimeout(withinMs);
   }
 
   /** Fills `target` with the next bytes. Throws SOURCE_REMOTE when there are no more. */

@@ -13,6 +13,8 @@ export interface OpenedSource extends ByteSource {
   readonly isDevice: boolean;
   /** Milliseconds; 0 for a device. */
   readonly modifiedMs: number;
+  /** For large reads into memory of the caller. */
+  readonly handle: fs.FileHandle;
   close(): Promise<void>;
 }
 
@@ -82,6 +84,7 @@ export async function openSource(file: string): Promise<OpenedSource> {
       path: resolved,
       isDevice,
       modifiedMs: isDevice ? 0 : stat.mtimeMs,
+      handle,
       close: () => handle.close(),
     };
   } catch (error) {
