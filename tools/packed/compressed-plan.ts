@@ -1,7 +1,7 @@
 /** A compressed image: what its first MiB says about it, before the rest is read. */
 import { PortError } from '../../core/errors.ts';
 import type { SourceFormat } from '../../core/request.ts';
-import { GIB } from '../../core/sizes.ts';
+import { MIB } from '../../core/sizes.ts';
 import { CONTENT_BYTES } from '../image-format/content.ts';
 import { decideFormat, inspectContent } from '../image-format/index.ts';
 import type { OpenedSource } from '../image-format/open.ts';
@@ -72,7 +72,7 @@ export async function planCompressed(source: OpenedSource, kind: Compression): P
   const virtualBytes = virtualBytesOf(start, format);
   if (virtualBytes !== undefined) requireSaneSize(source, virtualBytes);
   // tables and snapshots come on top of the disk's own bytes, but not more than once again
-  const bound = virtualBytes === undefined ? undefined : 2 * virtualBytes + GIB;
+  const bound = virtualBytes === undefined ? undefined : 2 * virtualBytes + 256 * MIB;
   return {
     machine: undefined,
     disks: [

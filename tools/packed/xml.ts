@@ -75,8 +75,8 @@ function refuseActive(name: string, content: string): void {
   const text = markupOnly(content);
   if (text.includes('<!')) throw refused(name, 'its XML has a DOCTYPE or entities');
   if (/<\?(?!xml[\s?])/i.test(text)) throw refused(name, 'its XML has processing instructions');
-  if (/&(?!(amp|lt|gt|quot|apos|#\d{1,7}|#x[0-9a-f]{1,6});)/i.test(text)) {
-    throw refused(name, 'its XML uses entities');
+  if (/&(?!(amp|lt|gt|quot|apos|#0*[1-9]\d{0,6}|#x0*[1-9a-f][0-9a-f]{0,5});)/i.test(text)) {
+    throw refused(name, 'its XML uses entities that are not its own');
   }
   let depth = 0;
   let elements = 0;
