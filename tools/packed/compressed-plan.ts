@@ -52,7 +52,11 @@ function refuseNested(source: OpenedSource, start: Buffer): void {
 }
 
 /** Plans a compressed image. Throws what its content is refused for, as far as the first MiB tells. */
-export async function planCompressed(source: OpenedSource, kind: Compression): Promise<PlanParts> {
+export async function planCompressed(
+  source: OpenedSource,
+  kind: Compression,
+  named?: SourceFormat,
+): Promise<PlanParts> {
   const declared = await declaredBytes(source, kind);
   if (declared !== undefined && declared > 0) requireSaneSize(source, declared);
   const total = kind === 'xz' ? declared : undefined; // zstd says it of its first frame only
@@ -67,7 +71,7 @@ export async function planCompressed(source: OpenedSource, kind: Compression): P
   const foreign = foreignHeader(start);
   if (foreign)
     throw new PortError(foreign.code, `${source.name} holds ${foreign.what}`, { hint: foreign.hint });
-  const format = await decideFormat(content);
+  const format = await decideFormat(content, named);
   if (format === 'raw') await inspectContent(content);
   const virtualBytes = virtualBytesOf(start, format);
   if (virtualBytes !== undefined) requireSaneSize(source, virtualBytes);
@@ -83,7 +87,7 @@ export async function planCompressed(source: OpenedSource, kind: Compression): P
         compression: kind,
         declaredBytes: total ?? bound,
         capacityBytes: virtualBytes,
-        format: undefined,
+        format: named,
         bus: 'unknown',
         controller: 0,
         unit: 0,

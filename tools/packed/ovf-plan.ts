@@ -7,6 +7,7 @@ import type { OpenedSource } from '../image-format/open.ts';
 import { type ByteSource, damaged, readExact } from '../image-format/reader.ts';
 import { hasExtension } from './kind.ts';
 import { type ExpectedDigest, MAX_MANIFEST_BYTES, parseManifest } from './manifest.ts';
+import { requirePlainName } from './names.ts';
 import { type OvfDisk, parseOvf } from './ovf.ts';
 import type { PlanParts } from './plan.ts';
 import { openBeside } from './sibling.ts';
@@ -45,6 +46,18 @@ function checkDescriptor(
   }
 }
 
+/** The name without `%20` and its like: an href is a URL reference, though most tools write the name as it is. */
+function decoded(owner: string, href: string): string {
+  try {
+    const name = decodeURIComponent(href);
+    requirePlainName(owner, name);
+    return name;
+  } catch (error) {
+    if (error instanceof PortError) throw error;
+    return href; // a percent sign that stands for itself
+  }
+}
+
 async function disksOf(
   source: ByteSource,
   disks: readonly OvfDisk[],
@@ -54,19 +67,22 @@ async function disksOf(
 ): Promise<PackedDisk[]> {
   const found: PackedDisk[] = [];
   for (const [index, disk] of disks.entries()) {
-    const origin = await lookup(disk.href);
-    const name = printable(disk.href);
+    const asIs = await lookup(disk.href);
+    const fileName = asIs === undefined ? decoded(source.name, disk.href) : disk.href;
+    const origin = asIs ?? (await lookup(fileName));
+    const name = printable(fileName);
+    if (found.some((d) => d.name === fileName)) throw damaged(source, `two disks share the file ${name}`);
     if (origin === undefined) throw damaged(source, `the file of a disk is missing: ${name}`);
     if (origin.sizeBytes === 0) throw damaged(source, `the file of a disk is empty: ${name}`);
     if (disk.fileBytes !== undefined && disk.fileBytes !== origin.sizeBytes) {
       throw damaged(source, `${name} has ${origin.sizeBytes} bytes, its descriptor says ${disk.fileBytes}`);
     }
-    const digests = manifest?.get(disk.href) ?? [];
+    const digests = manifest?.get(fileName) ?? [];
     if (manifest !== undefined && digests.length === 0)
       warn(`the manifest has no digest of ${name}: it is not checked`);
     found.push({
       id: `disk${index}`,
-      name: disk.href,
+      name: fileName,
       origin,
       compression: disk.compression,
       declaredBytes: disk.compression === undefined ? origin.sizeBytes : undefined,

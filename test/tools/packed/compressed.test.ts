@@ -148,6 +148,12 @@ describe.skipIf(requires('xz'))('compressed images', () => {
     expect((await fs.readFile(path.join(out, 'disk0'))).equals(disk)).toBe(true);
   });
 
+  test('the format the user named is confirmed or refused', async () => {
+    writeFileSync(file, gzipSync(disk));
+    await expect(planPacked(file, 'gzip', 'qcow2')).rejects.toMatchObject({ code: 'FORMAT_AMBIGUOUS' });
+    expect((await planPacked(file, 'gzip', 'raw')).disks[0]?.format).toBe('raw');
+  });
+
   test('an interrupted one leaves nothing', async () => {
     writeFileSync(file, gzipSync(disk));
     const plan = await planPacked(file, 'gzip');

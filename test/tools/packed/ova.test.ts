@@ -2,6 +2,7 @@ import { existsSync, mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs'
 import * as fs from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import * as path from 'node:path';
+import { gzipSync } from 'node:zlib';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { packedKind, planPacked, unpack } from '../../../tools/packed/index.ts';
 import { requires } from '../../support/requires.ts';
@@ -113,6 +114,24 @@ describe.skipIf(requires('qemu-img', 'tar'))('OVA', () => {
       await unpack(plan, out);
       expect((await fs.readFile(path.join(out, 'disk0'))).equals(disk)).toBe(true);
     }
+  });
+
+  test('a file compressed inside, named by an escaped href', async () => {
+    const disk = await streamOptimized(dir);
+    const packed = gzipSync(disk);
+    const file = path.join(dir, 'x.ova');
+    const ovf = vmwareOvf([
+      { href: 'two%20words.gz', file: `ovf:compression="gzip" ovf:size="${packed.length}"` },
+    ]);
+    await gnuTar(file, [
+      ['x.ovf', ovf],
+      ['x.mf', manifestLine('SHA256', 'two words.gz', packed) + manifestLine('SHA256', 'x.ovf', ovf)],
+      ['two words.gz', packed],
+    ]);
+    const plan = await planPacked(file, 'ova');
+    expect(plan.warnings).toEqual([]);
+    await unpack(plan, out);
+    expect((await fs.readFile(path.join(out, 'disk0'))).equals(disk)).toBe(true);
   });
 
   test('changed between plan and unpacking', async () => {
