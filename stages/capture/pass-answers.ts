@@ -1,4 +1,7 @@
-/** What a source answers is checked before it is believed: it may be damaged on its way, or come from a program gone mad. */
+/**
+ * What a source answers is checked before it is believed: it may be damaged on its way, or come from a program gone
+ * mad.
+ */
 import { createHash } from 'node:crypto';
 import { BLOCK_BYTES, type BlockAnswer, type ByteRange, type WantedBlock } from '../../core/disk-source.ts';
 import { PortError } from '../../core/errors.ts';

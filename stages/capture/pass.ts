@@ -1,6 +1,7 @@
 /**
- * One pass over a disk: reads what is in use on the source, stores what is not here yet, and leaves a copy that equals the source as it
- * was read, with zeros where nothing is in use. A connection that breaks is opened again; what was stored is not read twice.
+ * One pass over a disk: reads what is in use on the source, stores what is not here yet, and leaves a copy that
+ * equals the source as it was read, with zeros where nothing is in use. A connection that breaks is opened again;
+ * what was stored is not read twice.
  */
 import * as path from 'node:path';
 import type { BlockAnswer, ByteRange, DiskSource, WantedBlock } from '../../core/disk-source.ts';
@@ -35,7 +36,10 @@ export interface PassOptions {
   allocation: (disk: DiskSource) => Promise<{ ranges: readonly ByteRange[] }>;
   /** Number of the pass, from 1. */
   pass: number;
-  /** `resume` goes on with a pass of this number that was stopped; `full` reads all that is in use and takes what changed. */
+  /**
+   * `resume` goes on with a pass of this number that was stopped; `full` reads all that is in use and takes what
+   * changed.
+   */
   mode: 'resume' | 'full';
   signal?: AbortSignal | undefined;
   onProgress?: OnPassProgress | undefined;
@@ -77,8 +81,10 @@ export interface PassResult {
 const MOST_BAD_PLACES = 100_000;
 
 /**
- * Makes a pass. Throws SOURCE_REMOTE when the source stays away, SOURCE_CHANGED when it has another size, DISK_SPACE, HOST_IO,
- * BAD_SECTORS when next to nothing can be read, INTERRUPTED. What was stored is kept, and a pass with `resume` goes on from there.
+ * Makes a pass.
+ * Throws SOURCE_REMOTE when the source stays away, SOURCE_CHANGED when it has another size, DISK_SPACE, HOST_IO,
+ * BAD_SECTORS when next to nothing can be read, INTERRUPTED. What was stored is kept, and a pass with `resume` goes
+ * on from there.
  */
 export async function runPass(options: PassOptions): Promise<PassResult> {
   return new Pass(options).run();

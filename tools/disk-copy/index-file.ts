@@ -1,7 +1,7 @@
 /**
- * The index of a disk copy, little-endian: a header of 4 KiB (JSON, padded), the id of the boot that wrote last (one sector,
- * so it is never half old and half new), and from 8 KiB on a record of 40 bytes for each block. A record that was never written is all
- * zeros, so an index of a sparse disk is sparse too.
+ * The index of a disk copy, little-endian: a header of 4 KiB (JSON, padded), the id of the boot that wrote last (one
+ * sector, so it is never half old and half new), and from 8 KiB on a record of 40 bytes for each block. A record that
+ * was never written is all zeros, so an index of a sparse disk is sparse too.
  */
 import { randomBytes } from 'node:crypto';
 import * as fs from 'node:fs/promises';
@@ -26,8 +26,8 @@ const PAGE_RECORDS = 4096;
 const MAX_PASS = 0xff_ff_ff;
 
 /**
- * What the index knows of a block: `hole`: never written here, so it reads as zeros; `zero`: zeros on the source; `data`; `bad`: as
- * `data`, but parts could not be read; `unknown`: what is here may be anything.
+ * What the index knows of a block: `hole`: never written here, so it reads as zeros; `zero`: zeros on the source;
+ * `data`; `bad`: as `data`, but parts could not be read; `unknown`: what is here may be anything.
  */
 const STATES = ['hole', 'zero', 'data', 'bad', 'unknown'] as const;
 /** State of a block's record. */

@@ -25,8 +25,9 @@ async function storedBlocks(file: string, index: IndexFile, signal?: AbortSignal
 }
 
 /**
- * Numbers of the blocks whose bytes are not what the index says, ascending; unknown ones are not looked at. Reads the data of the
- * copy once; holes are not read. Throws INTERRUPTED, and errors of the file system as they are.
+ * Numbers of the blocks whose bytes are not what the index says, ascending; unknown ones are not looked at. Reads the
+ * data of the copy once; holes are not read.
+ * Throws INTERRUPTED, and errors of the file system as they are.
  */
 export async function* differingBlocks(
   file: string,

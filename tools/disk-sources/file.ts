@@ -50,9 +50,10 @@ function sourceError(error: unknown, name: string): unknown {
 }
 
 /**
- * Opens a regular file with raw content, or a block device, read-only. A device must not be in use by this machine: then
- * the kernel keeps no bytes of it from one opening to the next (the last close drops its cache), so each pass reads what is there
- * now, and readahead is for free. The content of a mounted file system can be newer than what its device shows.
+ * Opens a regular file with raw content, or a block device, read-only. A device must not be in use by this machine:
+ * then the kernel keeps no bytes of it from one opening to the next (the last close drops its cache), so each pass
+ * reads what is there now, and readahead is for free. The content of a mounted file system can be newer than what its
+ * device shows.
  * Throws what `openSource` throws.
  */
 export async function openFileSource(file: string, options: FileSourceOptions = {}): Promise<DiskSource> {

@@ -18,28 +18,41 @@ export function broken(name: string, why: string, cause?: unknown): PortError {
   });
 }
 
+/**
+ * What is taken from the kernel at once, always into the same memory: a disk of buffers would wait for the collector.
+ */
+const BUFFER_BYTES = 256 * 1024;
+
 /** A connection to a server. */
 export class NbdStream {
   readonly #socket: net.Socket;
-  readonly #name: string;
-  #rest = Buffer.alloc(0);
+  /** What came and was not taken; while there is any, nothing more is read. */
+  #rest: Buffer = Buffer.alloc(0);
   #failure: PortError | undefined;
   #wake: () => void = () => {};
 
-  private constructor(socket: net.Socket, name: string) {
+  private constructor(address: NbdAddress, name: string) {
+    const buffer = Buffer.allocUnsafeSlow(BUFFER_BYTES);
+    const callback = (bytes: number) => {
+      this.#rest = buffer.subarray(0, bytes);
+      this.#wake();
+      return false;
+    };
+    const socket = net.connect({ ...address, onread: { buffer, callback } });
     this.#socket = socket;
-    this.#name = name;
-    socket.on('error', (error) => this.#fail(broken(name, `the connection broke: ${error.message}`, error)));
-    socket.on('close', () => this.#fail(broken(name, 'the server closed the connection')));
     socket.on('timeout', () => socket.destroy(broken(name, 'the server does not answer any more')));
-    for (const event of ['readable', 'end', 'error', 'close']) socket.on(event, () => this.#wake());
+    socket.on('error', (error) => this.#fail(broken(name, `the connection broke: ${error.message}`, error)));
+    for (const event of ['end', 'close']) {
+      socket.on(event, () => this.#fail(broken(name, 'the server closed the connection')));
+    }
     socket.setKeepAlive(true, 15_000);
     socket.setNoDelay(true);
   }
 
   /** Connects. Throws SOURCE_REMOTE, INTERRUPTED. */
   static async connect(address: NbdAddress, name: string, signal?: AbortSignal): Promise<NbdStream> {
-    const socket = net.connect(address);
+    const stream = new NbdStream(address, name);
+    const socket = stream.#socket;
     const stop = AbortSignal.any([AbortSignal.timeout(CONNECT_TIMEOUT_MS), ...(signal ? [signal] : [])]);
     try {
       await once(socket, 'connect', { signal: stop });
@@ -49,11 +62,12 @@ export class NbdStream {
       if (stop.aborted) throw broken(name, 'the server does not answer', error);
       throw broken(name, `cannot connect: ${printable((error as Error).message)}`, error);
     }
-    return new NbdStream(socket, name);
+    return stream;
   }
 
   #fail(error: PortError): void {
     this.#failure ??= error;
+    this.#wake();
   }
 
   /** Sends bytes. */
@@ -69,7 +83,7 @@ export class NbdStream {
   /** Fills `target` with the next bytes. Throws SOURCE_REMOTE when there are no more. */
   async fill(target: Buffer): Promise<void> {
     for (let filled = 0; filled < target.length; ) {
-      if (this.#rest.length === 0) this.#rest = await this.#more();
+      while (this.#rest.length === 0) await this.#more();
       const copied = this.#rest.copy(target, filled);
       this.#rest = this.#rest.subarray(copied);
       filled += copied;
@@ -83,16 +97,12 @@ export class NbdStream {
     return target;
   }
 
-  async #more(): Promise<Buffer<ArrayBuffer>> {
-    for (;;) {
-      const chunk = this.#socket.read() as Buffer<ArrayBuffer> | null;
-      if (chunk !== null) return chunk;
-      if (this.#failure !== undefined) throw this.#failure;
-      if (this.#socket.readableEnded) throw broken(this.#name, 'the server closed the connection');
-      await new Promise<void>((resolve) => {
-        this.#wake = resolve;
-      });
-    }
+  async #more(): Promise<void> {
+    if (this.#failure !== undefined) throw this.#failure;
+    await new Promise<void>((resolve) => {
+      this.#wake = resolve;
+      this.#socket.resume();
+    });
   }
 
   /** Ends the connection at once; waiting readers fail. */

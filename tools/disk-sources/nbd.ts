@@ -1,6 +1,7 @@
 /**
- * A disk behind an NBD server, read by our own client: only the protocol tells an unreadable sector from a server that went away;
- * through a file of qemu's or the kernel's, both are EIO, and a server that dies would look like a disk full of bad sectors.
+ * A disk behind an NBD server, read by our own client: only the protocol tells an unreadable sector from a server
+ * that went away; through a file of qemu's or the kernel's, both are EIO, and a server that dies would look like a
+ * disk full of bad sectors.
  */
 import type { BlockAnswer, ByteRange, DiskSource, WantedBlock } from '../../core/disk-source.ts';
 import { PortError } from '../../core/errors.ts';

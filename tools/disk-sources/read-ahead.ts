@@ -4,7 +4,10 @@ import { BLOCK_BYTES, type BlockAnswer, type ByteRange, type WantedBlock } from 
 import { PortError } from '../../core/errors.ts';
 import { isZero, zeroSum } from '../disk-copy/zeros.ts';
 
-/** Fills `target` with what stands at `offset` of the disk; returns what could not be read (zeros in `target`), as offsets in `target`. */
+/**
+ * Fills `target` with what stands at `offset` of the disk; returns what could not be read (zeros in `target`), as
+ * offsets in `target`.
+ */
 export type PartReader = (offset: number, target: Buffer) => Promise<ByteRange[]>;
 
 /** Blocks read at the same time: with the one the receiver holds 20 MiB, and as many again where sums are made. */
