@@ -1,8 +1,18 @@
 import { defineConfig } from 'vitest/config';
 
 const INTEGRATION = 'test/**/*.int.test.ts';
+/** Whole conversions with their boots: about half of the time all integration tests take. */
+const CONVERSIONS = ['test/convert.int.test.ts', 'test/live.int.test.ts'];
 const MINUTE_MS = 60_000;
 
+/** One file at a time: each may boot a machine without KVM, and a boot takes minutes. */
+const ONE_AT_A_TIME = {
+  fileParallelism: false,
+  testTimeout: 20 * MINUTE_MS,
+  hookTimeout: 20 * MINUTE_MS,
+};
+
+// scripts/test runs `conversions` and `services` beside each other: no test of one may rely on being alone.
 export default defineConfig({
   test: {
     projects: [
@@ -11,19 +21,28 @@ export default defineConfig({
           name: 'unit',
           include: ['test/**/*.test.ts'],
           exclude: [INTEGRATION],
-          testTimeout: 20_000,
+          // Only what hangs reaches it, not what is slow on a busy machine.
+          testTimeout: MINUTE_MS,
+          // Most of them wait for programs they started, even on two processors.
+          maxWorkers: 3,
           sequence: { groupOrder: 0 },
         },
       },
       {
         test: {
-          name: 'integration',
-          include: [INTEGRATION],
-          // Each may boot a machine without KVM: one at a time, and a boot takes minutes.
-          fileParallelism: false,
-          testTimeout: 20 * MINUTE_MS,
-          hookTimeout: 20 * MINUTE_MS,
+          name: 'conversions',
+          include: CONVERSIONS,
+          ...ONE_AT_A_TIME,
           sequence: { groupOrder: 1 },
+        },
+      },
+      {
+        test: {
+          name: 'services',
+          include: [INTEGRATION],
+          exclude: CONVERSIONS,
+          ...ONE_AT_A_TIME,
+          sequence: { groupOrder: 2 },
         },
       },
     ],

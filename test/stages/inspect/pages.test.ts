@@ -32,10 +32,11 @@ test('unbalanced text ends', () => {
 });
 
 test('a configuration of nothing but openings is read in no time', () => {
-  const started = performance.now();
+  const before = process.cpuUsage();
   expect(serverBlocks('server { '.repeat(25_000))).toEqual([]);
   expect(serverBlocks(`${'server { '.repeat(12_000)}${'}'.repeat(12_000)}`).length).toBe(1);
   expect(staticIndex('location '.repeat(25_000))).toBeUndefined();
-  expect(performance.now() - started).toBeLessThan(2_000);
+  // Not the clock: others may have the processor.
+  expect(process.cpuUsage(before).user).toBeLessThan(2_000_000);
   expect(serverBlocks('server{a;}server { b; } server {')).toEqual(['a;', ' b; ']);
 });

@@ -1,9 +1,9 @@
 /** Boots real machines: images that cannot boot must fail quickly and by name, and leave nothing behind. */
 import { spawn } from 'node:child_process';
-import { mkdtemp, readdir, readFile, rm, stat } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import * as path from 'node:path';
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { run } from '../../../core/command.ts';
 import { sha256File } from '../../../core/files.ts';
 import { qemu } from '../../../drivers/qemu/index.ts';
@@ -15,8 +15,12 @@ let dir = '';
 
 beforeEach(async () => {
   dir = await mkdtemp(path.join(tmpdir(), 'verify-int-'));
+  // What is left behind is looked for where no other test puts anything.
+  await mkdir(path.join(dir, 'tmp'));
+  vi.stubEnv('TMPDIR', path.join(dir, 'tmp'));
 });
 afterEach(async () => {
+  vi.unstubAllEnvs();
   await rm(dir, { recursive: true, force: true });
 });
 
@@ -27,7 +31,7 @@ async function emptyDisk(): Promise<string> {
   return image;
 }
 
-/** Folders of running machines and verifications of this user. */
+/** Folders of running machines and verifications of this test. */
 async function leftovers(): Promise<string[]> {
   return (await readdir(tmpdir())).filter((name) => /^port-image-(vm|verify|seed)-/.test(name));
 }
