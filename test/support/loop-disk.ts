@@ -28,7 +28,7 @@ export function noLoopDevices(): string | undefined {
 }
 
 /** Attaches a file. */
-export function attach(file: string): string {
+function attach(file: string): string {
   return execFileSync('losetup', ['-f', '--show', file], { encoding: 'utf8' }).trim();
 }
 

@@ -140,32 +140,34 @@ describe.skipIf(missing).each(LANGUAGES)('freeze, the helper in %s', (language) 
     const source = await machine.disk(xfs.device);
     await machine.freeze({ mountPoints: [xfs.mountPoint], timeoutMs: 60_000, hooks: false });
     const truth = readFileSync(xfs.file);
+    const at = (bytes: Buffer, index: number) =>
+      bytes.subarray(index * BLOCK_BYTES, (index + 1) * BLOCK_BYTES);
     const wanted: WantedBlock[] = Array.from({ length: XFS_BYTES / BLOCK_BYTES }, (_, index) => ({
       index,
       lengthBytes: BLOCK_BYTES,
       parts: [{ startBytes: 0, lengthBytes: BLOCK_BYTES }],
-    }));
+    })).filter(({ index }) => !at(truth, index).equals(at(stale, index)));
     const different: number[] = [];
     for await (const { index, data } of source.readBlocks(wanted)) {
-      const block = truth.subarray(index * BLOCK_BYTES, (index + 1) * BLOCK_BYTES);
-      if (!(data ?? Buffer.alloc(BLOCK_BYTES)).equals(block)) different.push(index);
+      if (!(data ?? Buffer.alloc(BLOCK_BYTES)).equals(at(truth, index))) different.push(index);
     }
     expect((await machine.thaw()).early).toBe(false);
     expect(different).toEqual([]);
-    expect(truth.equals(stale)).toBe(false);
+    // file data and metadata both
+    expect(wanted.length).toBeGreaterThanOrEqual(2);
   });
 
   test('the watchdog ends a freeze that takes too long, and thaw says so', async () => {
     const ext4 = disk('ext4', EXT4_BYTES);
     const machine = await host(language);
-    await machine.freeze({ mountPoints: [ext4.mountPoint], timeoutMs: 600, hooks: false });
+    await machine.freeze({ mountPoints: [ext4.mountPoint], timeoutMs: 4_000, hooks: false });
     const probe = await isFrozen(ext4.mountPoint);
     expect(probe.frozen).toBe(true);
     await probe.done;
     const thawed = await machine.thaw();
     expect(thawed.early).toBe(true);
     expect(thawed.reason).toContain('time');
-    expect(thawed.frozenMs).toBeGreaterThanOrEqual(500);
+    expect(thawed.frozenMs).toBeGreaterThanOrEqual(3_900);
   });
 
   test('a helper killed by SIGKILL, a lost connection: thawed at once', async () => {

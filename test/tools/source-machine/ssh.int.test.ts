@@ -381,6 +381,32 @@ describe.skipIf(missing)('logging in', () => {
     expect(await failure(openMachine(target(), { sshConfig: broken }))).toMatchObject({ code: 'CONFIG' });
   });
 
+  test.skipIf(requires('sudo', 'setpriv'))(
+    'a user that is not root needs sudo without a password',
+    async () => {
+      const user = 'setpriv --reuid=65534 --regid=65534 --clear-groups --';
+      const plain = await startSshd({ settings: [`ForceCommand ${user} sh -c "$SSH_ORIGINAL_COMMAND"`] });
+      // a PATH without sudo
+      const bare = await startSshd({
+        settings: [
+          `ForceCommand mkdir -p ${os.tmpdir()}/port-image-bare && ln -sf /usr/bin/id /usr/bin/sh ${os.tmpdir()}/port-image-bare && PATH=/usr/bin:/bin ${user} env PATH=${os.tmpdir()}/port-image-bare sh -c "$SSH_ORIGINAL_COMMAND"`,
+        ],
+      });
+      try {
+        const refused = await failure(openMachine(target(plain.port), { sshConfig: plain.config }));
+        expect(refused).toMatchObject({ code: 'SOURCE_REMOTE', temporary: false });
+        expect(refused.message).toContain('sudo asks for a password');
+        const without = await failure(openMachine(target(bare.port), { sshConfig: bare.config }));
+        expect(without).toMatchObject({ code: 'SOURCE_REMOTE', temporary: false });
+        expect(without.message).toContain('there is no sudo');
+      } finally {
+        await plain.stop();
+        await bare.stop();
+        rmSync(`${os.tmpdir()}/port-image-bare`, { recursive: true, force: true });
+      }
+    },
+  );
+
   test('a host that looks like an option is a host', async () => {
     const hosted: MachineTarget = {
       kind: 'ssh',

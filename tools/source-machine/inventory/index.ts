@@ -67,7 +67,7 @@ function notesOf(sections: Sections, found: Inventory): string[] {
 }
 
 /**
- * Understands what the collector printed. Throws SOURCE_REMOTE when it printed no inventory at all; what is missing or strange
+ * Understands what the collector printed. Throws SOURCE_REMOTE when it printed no inventory or one beyond the limits; what is missing or strange
  * is left out or noted.
  */
 export function parseInventory(output: string, mark: string): Inventory {
@@ -115,5 +115,9 @@ export function parseInventory(output: string, mark: string): Inventory {
       found.notes.push(`more than ${MAX_ITEMS} ${key}: the rest is left out`);
     }
   }
-  return Inventory.parse(found);
+  const checked = Inventory.safeParse(found);
+  if (checked.success) return checked.data;
+  throw new PortError('SOURCE_REMOTE', 'what the source machine tells about itself is beyond all measure', {
+    cause: checked.error,
+  });
 }

@@ -47,7 +47,8 @@ export type Facts = ReadonlyMap<string, readonly string[]>;
 export function factsByName(rows: readonly string[]): Map<string, Map<string, string[]>> {
   const all = new Map<string, Map<string, string[]>>();
   for (const row of rows) {
-    const [name = '', key = '', ...value] = row.split('\t');
+    const [long = '', key = '', ...value] = row.split('\t');
+    const name = short(long);
     const facts = all.get(name) ?? new Map<string, string[]>();
     all.set(name, facts);
     facts.set(key, [...(facts.get(key) ?? []), short(value.join('\t'))]);
