@@ -13,6 +13,15 @@ export function printSummary(summary: Summary): void {
     'source',
     `${printable(source.path)}  ${formatBytes(source.virtualBytes)} disk, ${unchanged(source.sha256Unchanged)}`,
   );
+  if (summary.disks.length > 1) {
+    for (const disk of summary.disks) {
+      const boots = disk.boots ? ', starts the system' : '';
+      row(
+        'disk',
+        `${printable(disk.id)}: ${disk.use ?? 'not looked at'}${boots}  ${formatBytes(disk.virtualBytes)}`,
+      );
+    }
+  }
   if (guest !== null) row('found', `${guest.hostname}: ${guest.distro} ${guest.version}, ${guest.firmware}`);
   row('changed', `${summary.changes} things inside the guest, each listed in the report`);
   for (const set of summary.dataSets) {
@@ -22,7 +31,9 @@ export function printSummary(summary: Summary): void {
     );
   }
   for (const output of summary.outputs) {
-    row('image', `${output.platform}: ${output.path}  ${output.format}, ${formatBytes(output.bytes)}`);
+    const disk = output.disk === undefined ? '' : ` disk ${printable(output.disk)}`;
+    row('image', `${output.platform}${disk}: ${output.path}  ${output.format}, ${formatBytes(output.bytes)}`);
+    if (output.disk !== undefined) continue; // proven with the image it belongs to
     const failed = output.verification.filter((c) => !c.ok);
     if (output.verification.length === 0) row('verified', 'no: it was not booted');
     else if (output.verified) row('verified', `yes: booted, ${output.verification.length} checks passed`);

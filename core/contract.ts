@@ -3,7 +3,7 @@
  * a cloud answers. Readers ignore fields they do not know unless the field is listed in `critical`.
  */
 import * as z from 'zod';
-import { DATA_SET_ID, DataMode, type DataSetSummary } from './data-set.ts';
+import { DATA_SET_ID, DataMode, type DataSetSummary, DISK_RULE } from './data-set.ts';
 import type { Facts } from './facts.ts';
 import type { Platform } from './platform.ts';
 import type { Request } from './request.ts';
@@ -64,6 +64,16 @@ export const Contract = z.object({
   data: z.array(ContractData),
   credentials: z.array(z.object({ name: z.string(), required: z.boolean() })),
   stripped: z.array(z.object({ path: z.string(), why: z.string() })),
+  disks: z
+    .array(
+      z.object({
+        id: z.string().describe('the image is NAME-ID'),
+        bytes: z.number(),
+        required: z.boolean().describe('the system is on it too: without it the instance does not start'),
+      }),
+    )
+    .optional()
+    .describe('further images that belong to this one; absent when there are none'),
 });
 /** What an image says about itself. */
 export type Contract = z.infer<typeof Contract>;
@@ -148,7 +158,11 @@ export function networkDriversOf(facts: Facts, platforms: readonly Platform[]): 
 /** Builds the contract. Pure: the same input gives the same document. */
 export function buildContract(input: ContractInput): Contract {
   const { facts, request, platforms, dataSets } = input;
-  const diskBytes = facts.disks.reduce((sum, d) => sum + d.virtualBytes, 0);
+  // data of a disk that does not come along is fetched into the root file system
+  const diskBytes =
+    (facts.disks[facts.bootDisk]?.virtualBytes ?? 0) +
+    dataSets.filter((d) => d.rule === DISK_RULE).reduce((sum, d) => sum + d.bytes, 0);
+  const more = facts.disks.filter((d, i) => d.use !== 'data' && i !== facts.bootDisk);
   return {
     contract: 'port-image/1',
     critical: dataSets.length > 0 ? ['data'] : [],
@@ -185,6 +199,15 @@ export function buildContract(input: ContractInput): Contract {
       credential: `data.${d.id}.url`,
     })),
     credentials: dataSets.map((d) => ({ name: `data.${d.id}.url`, required: d.mode === 'eager' })),
+    ...(more.length === 0
+      ? {}
+      : {
+          disks: more.map(({ id, use, virtualBytes }) => ({
+            id,
+            bytes: virtualBytes,
+            required: use === 'system',
+          })),
+        }),
     stripped: dataSets.map((d) => ({ path: d.path, why: d.rule })),
   };
 }

@@ -13,6 +13,9 @@ import * as z from 'zod';
 export const DataMode = z.enum(['eager', 'lazy', 'manual']);
 export type DataMode = z.infer<typeof DataMode>;
 
+/** Rule of a data set that holds a whole file system of a disk that is not part of the image. */
+export const DISK_RULE = 'disk';
+
 /** Form of a data set's id: safe as an object key, as a systemd instance name and as a file name. */
 export const DATA_SET_ID = /^[a-z0-9][a-z0-9._-]{0,63}$/;
 

@@ -5,7 +5,7 @@ import * as z from 'zod';
 export const DeviceExtent = z.object({
   startBytes: z.number().describe('offset in the device'),
   lengthBytes: z.number(),
-  disk: z.number().describe('index in source.disks'),
+  disk: z.number().describe('index in disks'),
   diskOffsetBytes: z.number().describe('offset on that disk'),
 });
 export type DeviceExtent = z.infer<typeof DeviceExtent>;
@@ -20,8 +20,14 @@ export const Partition = z.object({
   bootable: z.boolean(),
 });
 
+/** What a disk is for: the system is on it, it becomes data sets, or an image of its own. */
+export const DiskUse = z.enum(['system', 'data', 'image']);
+export type DiskUse = z.infer<typeof DiskUse>;
+
 export const Disk = z.object({
+  id: z.string().default('disk0').describe('what `--disk` names'),
   path: z.string(),
+  use: DiskUse.default('system'),
   format: z.string().describe('qemu-img format name'),
   virtualBytes: z.number(),
   table: z.enum(['gpt', 'dos', 'none']),
@@ -35,6 +41,7 @@ export const Filesystem = z.object({
   label: z.string(),
   partUuid: z.string().optional(),
   sizeBytes: z.number(),
+  disks: z.array(z.number()).optional().describe('indexes in disks of those it lies on'),
   usedBytes: z.number().optional().describe('only for mountable file systems'),
   freeBytes: z.number().optional(),
   freeInodes: z.number().optional(),
@@ -117,11 +124,30 @@ export const Candidate = z.object({
 });
 export type Candidate = z.infer<typeof Candidate>;
 
-export const MountPoint = z.object({ path: z.string(), device: z.string(), options: z.string().optional() });
+export const MountPoint = z.object({
+  path: z.string(),
+  device: z.string(),
+  options: z.string().optional(),
+  atBoot: z.boolean().optional().describe('false when fstab mounts it only on demand'),
+});
+
+/** What unreadable bytes of a disk hit. */
+export const BadRange = z.object({
+  disk: z.number().describe('index in disks'),
+  startBytes: z.number().describe('offset on that disk'),
+  lengthBytes: z.number(),
+  device: z.string().optional().describe('file system or swap they lie in; absent outside of all'),
+  hit: z.enum(['files', 'metadata', 'free', 'swap', 'unknown']),
+  files: z.array(z.string()).describe('guest paths, printable; the first few'),
+  moreFiles: z.number().default(0).describe('how many more files'),
+});
+export type BadRange = z.infer<typeof BadRange>;
 
 export const Facts = z.object({
   schema: z.literal('port-image/facts/1'),
   disks: z.array(Disk),
+  bootDisk: z.number().default(0).describe('index of the disk the firmware starts from'),
+  badRanges: z.array(BadRange).default([]).describe('what could not be read, and what it hit'),
   firmware: z.enum(['bios', 'uefi']),
   volumeGroups: z.array(
     z.object({
@@ -129,6 +155,7 @@ export const Facts = z.object({
       uuid: z.string(),
       physicalVolumes: z.array(z.string()),
       logicalVolumes: z.array(z.object({ name: z.string(), device: z.string(), sizeBytes: z.number() })),
+      disks: z.array(z.number()).optional().describe('indexes in disks of those it lies on'),
     }),
   ),
   filesystems: z.array(Filesystem),

@@ -18,7 +18,6 @@ export type { Platform } from './platform.ts';
 export type { Request } from './request.ts';
 export type { Change, JobPaths, Progress, Stage, StageContext, StageName } from './stage.ts';
 
-
 /** One disk that was captured: what an overlay stands on. */
 export interface CapturedDisk {
   /** What `--disk` names: `sda`, `disk1`. */

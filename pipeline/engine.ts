@@ -7,9 +7,11 @@ import { makeDir, sha256File, writeJson } from '../core/files.ts';
 import type { Request } from '../core/request.ts';
 import type { Change, JobPaths, Stage, StageName } from '../core/stage.ts';
 import { STAGE_NAMES } from '../core/stage.ts';
-import type { CaptureResult, Verification } from '../core/types.ts';
+import type { CapturedDisk, CaptureResult, Verification } from '../core/types.ts';
 import { PROGRAM_VERSION } from '../core/version.ts';
+import { workDisks } from '../core/work-disks.ts';
 import { platformsNamed } from '../drivers/registry.ts';
+import type { CapturePlan } from '../stages/capture/index.ts';
 import { mountGuest } from '../stages/inspect/mount.ts';
 import { stages } from '../stages/registry.ts';
 import { libguestfsEnvironment, probeKvm } from '../tools/kvm.ts';
@@ -80,7 +82,7 @@ class Run {
   readonly #planned: Change[] = [];
   readonly #plans = new Map<StageName, unknown>();
   #done: JobState;
-  #digest: Promise<SourceDigest> | undefined;
+  #digests: Promise<Map<string, SourceDigest>> | undefined;
   #session: EditSession | undefined;
   #sessionId: string | undefined;
 
@@ -113,24 +115,26 @@ class Run {
     await this.#forget();
     for (const [name, entry] of this.#done.done) this.#state.results.set(name, entry.result);
     try {
-      const source = await this.#capture();
-      this.#digest = this.#checkSource(source);
-      this.#digest.catch(() => {}); // awaited before anything is believed
-      await this.#guestPart(source);
+      if (this.#options.dryRun === true && (await this.#copiesFirst())) return await this.#finish(null);
+      const disks = await this.#capture();
+      this.#digests = this.#checkSources(disks);
+      this.#digests.catch(() => {}); // awaited before anything is believed
+      await this.#guestPart(disks);
       if (this.#options.dryRun === true) return await this.#finish(null);
-      await this.#digest;
+      await this.#digests;
       const rest = this.#remaining(STAGE_NAMES.slice(STAGE_NAMES.indexOf('customize')));
       await this.#planAll(rest);
       let proof: Promise<boolean> | undefined;
       for (const stage of rest) {
         await this.#runStage(stage);
         // nothing reads the source after encoding; prove it unchanged while the verification boots
-        if (stage.name === 'encode') proof = this.#sourceUnchanged(source);
+        if (stage.name === 'encode') proof = this.#sourcesUnchanged(disks);
         proof?.catch(() => {});
       }
       const last = this.#options.until ?? 'upload';
-      const unchanged = last === 'upload' ? await (proof ?? this.#sourceUnchanged(source)) : null;
-      return await this.#finish(unchanged);
+      const unchanged = last === 'upload' ? await (proof ?? this.#sourcesUnchanged(disks)) : null;
+      // of a source that was copied, only our copy can be summed
+      return await this.#finish(disks.some((d) => d.copied) ? null : unchanged);
     } catch (error) {
       await this.#session?.discard();
       throw error;
@@ -170,45 +174,59 @@ class Run {
     return todo;
   }
 
-  async #capture(): Promise<CaptureResult> {
+  /** A source that would have to be copied is not copied to plan more: the plan ends with the copy. */
+  async #copiesFirst(): Promise<boolean> {
+    const [capture] = this.#remaining(['capture']);
+    if (capture === undefined) return false;
+    await this.#planAll([capture]);
+    return (this.#plans.get('capture') as CapturePlan).copies;
+  }
+
+  async #capture(): Promise<readonly CapturedDisk[]> {
     for (const stage of this.#remaining(['capture'])) {
       await this.#planAll([stage]);
       await this.#runStage(stage);
     }
-    return this.#state.results.get('capture') as CaptureResult;
+    const { disks } = this.#state.results.get('capture') as CaptureResult;
+    if (disks.length === 0) throw new PortError('BUG', 'capture found no disk');
+    return disks;
   }
 
-  async #checkSource(source: CaptureResult): Promise<SourceDigest> {
-    const known = this.#done.source;
-    const digest = await sourceDigest(source.path, { signal: this.#options.signal, kind: known?.kind });
-    if (known === undefined) {
-      await this.#journal.append({
-        event: 'source-digest',
-        sha256: digest.sha256,
-        kind: digest.kind,
-        fileBytes: source.fileBytes,
-      });
-    } else if (digest.sha256 !== known.sha256) {
-      throw new PortError('SOURCE_CHANGED', `${source.path} changed since this job began`, {
-        hint: 'start a new job from the source as it is now',
-      });
+  /** Sums each disk; one after the other, because they usually share one drive. Throws SOURCE_CHANGED. */
+  async #checkSources(disks: readonly CapturedDisk[]): Promise<Map<string, SourceDigest>> {
+    const digests = new Map<string, SourceDigest>();
+    for (const { id, path: file, fileBytes } of disks) {
+      const known = this.#done.sources.get(id) ?? this.#done.sources.get('');
+      const digest = await sourceDigest(file, { signal: this.#options.signal, kind: known?.kind });
+      if (known === undefined) {
+        const { sha256, kind } = digest;
+        await this.#journal.append({ event: 'source-digest', disk: id, sha256, kind, fileBytes });
+      } else if (digest.sha256 !== known.sha256) {
+        throw new PortError('SOURCE_CHANGED', `${file} changed since this job began`, {
+          hint: 'start a new job from the source as it is now',
+        });
+      }
+      digests.set(id, digest);
     }
-    return digest;
+    return digests;
   }
 
-  async #sourceUnchanged(source: CaptureResult): Promise<boolean> {
-    const before = await this.#digest;
-    const now = await sourceDigest(source.path, { signal: this.#options.signal, kind: before?.kind });
-    if (before?.sha256 !== now.sha256) {
-      throw new PortError('SOURCE_CHANGED', `${source.path} changed while it was converted`, {
-        hint: 'shut the source machine down, or convert a snapshot',
-      });
+  async #sourcesUnchanged(disks: readonly CapturedDisk[]): Promise<boolean> {
+    const before = await this.#digests;
+    for (const { id, path: file } of disks) {
+      const was = before?.get(id);
+      const now = await sourceDigest(file, { signal: this.#options.signal, kind: was?.kind });
+      if (was?.sha256 !== now.sha256) {
+        throw new PortError('SOURCE_CHANGED', `${file} changed while it was converted`, {
+          hint: 'shut the source machine down, or convert a snapshot',
+        });
+      }
     }
     return true;
   }
 
   /** inspect and all guest stages, in one appliance launch; nothing is launched when all of it is done. */
-  async #guestPart(source: CaptureResult): Promise<void> {
+  async #guestPart(disks: readonly CapturedDisk[]): Promise<void> {
     const inspect = this.#remaining(['inspect']);
     const edits = this.#remaining(guestStages.map((s) => s.name));
     const pending = inspect.length > 0 || edits.length > 0;
@@ -224,7 +242,7 @@ class Run {
     await this.#journal.append({ event: 'session-opened', session: this.#sessionId });
     this.#session = await openSession({
       paths: this.#paths,
-      source,
+      disks,
       applianceEnv: libguestfsEnvironment(kvm),
       signal: this.#options.signal,
       log: this.#state.log,
@@ -245,17 +263,24 @@ class Run {
       await this.#session.discard();
     } else {
       // strip writes into the store: a changed source must not overwrite the data sets of the one this job began with
-      if (this.#done.source !== undefined) await this.#digest;
+      if (this.#done.sources.size > 0) await this.#digests;
       // the overlay always starts from the source, so all edits are done again, in order
       for (const stage of this.#all(guestStages)) await this.#runStage(stage);
-      await this.#digest; // a source that changed under us must not become a work disk
-      const work = await this.#session.commit();
-      await this.#journal.append({ event: 'session-closed', session: this.#sessionId, ...work });
+      await this.#digests; // a source that changed under us must not become a work disk
+      const work = await this.#session.commit(this.#imageDisks());
+      await this.#journal.append({ event: 'session-closed', session: this.#sessionId, disks: work });
       this.#done = this.#journal.state();
     }
     this.#session = undefined;
     this.#sessionId = undefined;
     this.#state.guest = undefined;
+  }
+
+  /** Ids of the disks that become images; the others end with the session. */
+  #imageDisks(): string[] {
+    const { facts } = this.#state;
+    if (facts === undefined) throw new PortError('BUG', 'a session ended without facts');
+    return workDisks(this.#paths, facts).map((d) => d.id);
   }
 
   async #readFacts(): Promise<Facts> {

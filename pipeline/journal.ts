@@ -13,9 +13,18 @@ export type JournalEntry = { at: string } & JournalEvent;
 /** What can happen in a job. */
 export type JournalEvent =
   | { event: 'run-started'; pid: number; version: string }
-  | { event: 'source-digest'; sha256: string; kind: 'plain' | 'blocks'; fileBytes: number }
+  /** One for each disk; the only disk of older jobs has no id. */
+  | { event: 'source-digest'; disk?: string; sha256: string; kind: 'plain' | 'blocks'; fileBytes: number }
   | { event: 'session-opened'; session: string }
-  | { event: 'session-closed'; session: string; workSha256: string; workBytes: number }
+  | {
+      event: 'session-closed';
+      session: string;
+      /** Work disks by id. */
+      disks?: { disk: string; sha256: string; bytes: number }[];
+      /** The only work disk of an older job. */
+      workSha256?: string;
+      workBytes?: number;
+    }
   | { event: 'stage-started'; stage: StageName; session?: string }
   | {
       event: 'stage-done';
@@ -38,7 +47,8 @@ export interface JobState {
   done: Map<StageName, Extract<JournalEntry, { event: 'stage-done' }>>;
   /** Closing of the session whose overlay is the job's work disk. */
   work: Extract<JournalEntry, { event: 'session-closed' }> | undefined;
-  source: Extract<JournalEntry, { event: 'source-digest' }> | undefined;
+  /** By id of the disk; '' is the only disk of an older job. */
+  sources: Map<string, Extract<JournalEntry, { event: 'source-digest' }>>;
   applianceLaunches: number;
   finished: boolean;
 }
@@ -73,7 +83,7 @@ export function replay(entries: readonly JournalEntry[]): JobState {
   const state: JobState = {
     done: new Map(),
     work: undefined,
-    source: undefined,
+    sources: new Map(),
     applianceLaunches: 0,
     finished: false,
   };
@@ -81,7 +91,7 @@ export function replay(entries: readonly JournalEntry[]): JobState {
   for (const entry of entries) {
     switch (entry.event) {
       case 'source-digest':
-        state.source = entry;
+        state.sources.set(entry.disk ?? '', entry);
         break;
       case 'session-opened':
         state.applianceLaunches += 1;
@@ -100,6 +110,7 @@ export function replay(entries: readonly JournalEntry[]): JobState {
         break;
       case 'stage-invalidated':
         state.done.delete(entry.stage);
+        if (entry.stage === 'capture') state.sources.clear();
         break;
       case 'run-done':
         state.finished = entry.ok;

@@ -1,7 +1,7 @@
 /** The result of a job as one object: what `convert --json` prints, and what the report and the terminal show. */
 import * as fs from 'node:fs/promises';
 import type { DataSetSummary } from '../core/data-set.ts';
-import { Facts } from '../core/facts.ts';
+import { type BadRange, type DiskUse, Facts } from '../core/facts.ts';
 import type { Request } from '../core/request.ts';
 import type { Change, JobPaths } from '../core/stage.ts';
 import { STAGE_NAMES } from '../core/stage.ts';
@@ -22,9 +22,26 @@ export interface Summary {
   ok: boolean;
   job: string;
   source: { path: string; bytes: number; virtualBytes: number; sha256Unchanged: boolean | null };
+  /** Every disk, in the order of the source. */
+  disks: {
+    id: string;
+    path: string;
+    bytes: number;
+    virtualBytes: number;
+    /** What it is for; absent before inspect. */
+    use?: DiskUse;
+    /** True for the one the firmware starts from. */
+    boots: boolean;
+    /** Places that could not be read. */
+    badRanges: number;
+  }[];
+  /** What places that could not be read hit. */
+  badRanges: BadRange[];
   guest: { distro: string; version: string; firmware: string; hostname: string } | null;
   outputs: {
     platform: string;
+    /** Id of the disk it shows; absent for the one the firmware starts from. */
+    disk?: string;
     path: string;
     format: string;
     bytes: number;
@@ -60,6 +77,8 @@ export interface Summary {
     replaced: { id: string; action: string }[];
     /** The command that starts an instance. */
     serverCreate: string;
+    /** Images of further disks. */
+    disks: { disk: string; id: string; name: string }[];
   } | null;
   /** How many changes were made inside the guest. */
   changes: number;
@@ -91,6 +110,7 @@ function cloudImageOf(upload: UploadResult | undefined): Summary['cloudImage'] {
     visibility,
     replaced,
     serverCreate: upload.serverCreate,
+    disks: (upload.disks ?? []).map((d) => ({ disk: d.disk, id: d.imageId, name: d.name })),
   };
 }
 
@@ -115,10 +135,20 @@ export async function summarize(
     job: paths.dir,
     source: {
       path: request.source,
-      bytes: capture?.fileBytes ?? 0,
-      virtualBytes: capture?.virtualBytes ?? 0,
+      bytes: capture?.disks?.reduce((sum, d) => sum + d.fileBytes, 0) ?? 0,
+      virtualBytes: capture?.disks?.reduce((sum, d) => sum + d.virtualBytes, 0) ?? 0,
       sha256Unchanged: end?.event === 'run-done' ? end.sourceUnchanged : null,
     },
+    disks: (capture?.disks ?? []).map(({ id, path, fileBytes, virtualBytes, badRanges }, i) => ({
+      id,
+      path,
+      bytes: fileBytes,
+      virtualBytes,
+      ...(facts?.disks[i] === undefined ? {} : { use: facts.disks[i].use }),
+      boots: i === (facts?.bootDisk ?? 0),
+      badRanges: badRanges.length,
+    })),
+    badRanges: facts?.badRanges ?? [],
     guest:
       facts === undefined
         ? null
@@ -133,9 +163,10 @@ export async function summarize(
       return {
         ...artifact,
         verified: proof?.verified ?? false,
-        verification: proof?.checks ?? [],
-        timeToService: proof?.timeToService ?? [],
-        lazyAccess: proof?.lazyAccess ?? [],
+        // a further disk was attached to the machine that proved the first: told once
+        verification: artifact.disk === undefined ? (proof?.checks ?? []) : [],
+        timeToService: artifact.disk === undefined ? (proof?.timeToService ?? []) : [],
+        lazyAccess: artifact.disk === undefined ? (proof?.lazyAccess ?? []) : [],
       };
     }),
     dataSets: (result<DataSetSummary[]>('strip') ?? []).map((set) => ({

@@ -67,7 +67,14 @@ const summary = (s: GuestDataSet): DataSetSummary => ({
 
 function inspected(guest: GuestSession, file: { path: string; format: string; virtualBytes: number }) {
   const quiet = { warn: () => {}, progress: () => {}, log: silentLog, signal };
-  return inspectGuest({ guest, disks: [file], tmpDir: dir, root: undefined, ...quiet });
+  return inspectGuest({
+    guest,
+    disks: [{ id: 'disk0', badRanges: [], ...file }],
+    tmpDir: dir,
+    root: undefined,
+    uses: {},
+    ...quiet,
+  });
 }
 
 /** What strip, cloud-init and seal leave, without packages: those two programs stand in for them here. */

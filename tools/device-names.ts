@@ -69,13 +69,17 @@ function sameType(wanted: string | undefined, found: string): boolean {
   return wanted.split(',').some((type) => kind(type) === kind(found));
 }
 
+/** What names are resolved by. */
+export type NameFacts = Pick<Facts, 'disks' | 'filesystems' | 'mounts'> &
+  Partial<Pick<Facts, 'volumeGroups'>>;
+
 /** Resolves device names of one guest. Ask `learn` first with what its fstab says, then `resolve`. */
 export class DeviceNames {
-  readonly #facts: Pick<Facts, 'disks' | 'filesystems' | 'mounts'>;
+  readonly #facts: NameFacts;
   /** Guest disk name to index of facts.disks. */
   readonly #learned = new Map<string, number>();
 
-  constructor(facts: Pick<Facts, 'disks' | 'filesystems' | 'mounts'>) {
+  constructor(facts: NameFacts) {
     this.#facts = facts;
   }
 
@@ -108,7 +112,11 @@ export class DeviceNames {
   #diskIndex(name: DiskName): number | undefined {
     const learned = this.#learned.get(name.disk);
     if (learned !== undefined) return learned;
-    const index = name.index ?? (this.#facts.disks.length === 1 ? 0 : undefined);
+    const { disks } = this.#facts;
+    const byId = disks.findIndex((d) => d.id === name.disk);
+    if (byId !== -1) return byId;
+    // of several disks the place in a list says nothing about their names on the old machine
+    const index = disks.length === 1 ? (name.index ?? 0) : undefined;
     // A name by position loses to one that is known to be that disk; two identities may be of one disk.
     const taken = [...this.#learned].some(
       ([disk, at]) =>
@@ -132,6 +140,24 @@ export class DeviceNames {
     if (filesystem.uuid !== '') return { kind: 'known', spec: `UUID=${filesystem.uuid}`, filesystem };
     if (filesystem.partUuid) return { kind: 'known', spec: `PARTUUID=${filesystem.partUuid}`, filesystem };
     return { kind: 'unknown' };
+  }
+
+  /** The file system or swap a name of any kind means, when it is on the captured disks. */
+  find(device: string): Filesystem | undefined {
+    const resolved = this.resolve(device);
+    if (resolved.kind === 'known') return resolved.filesystem;
+    const tag = /^(UUID|LABEL|PARTUUID)=["']?([^"']*)["']?$/.exec(device);
+    const link = /^\/dev\/disk\/by-(uuid|label|partuuid)\/(.+)$/.exec(device);
+    const kind = (tag?.[1] ?? link?.[1])?.toLowerCase();
+    const wanted = (tag?.[2] ?? link?.[2] ?? '').toLowerCase();
+    const volume = this.#facts.volumeGroups
+      ?.flatMap((g) => g.logicalVolumes.map((l) => ({ name: `/dev/${g.name}/${l.name}`, device: l.device })))
+      .find((l) => l.name === device)?.device;
+    return this.#facts.filesystems.find((f) => {
+      if (kind === undefined) return f.device === (volume ?? device);
+      const value = kind === 'uuid' ? f.uuid : kind === 'label' ? f.label : (f.partUuid ?? '');
+      return value !== '' && value.toLowerCase() === wanted;
+    });
   }
 
   #devicePath(name: DiskName): string | undefined {

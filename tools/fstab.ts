@@ -44,13 +44,25 @@ function withOptions(options: string, wanted: readonly string[]): string {
   return [...present, ...wanted.filter((o) => !names.has(o.replace(/=.*/, '')))].join(',');
 }
 
-function editLine(line: string, names: DeviceNames, warnings: string[]): string {
+/** What becomes of an entry because of the disk it is on: set aside with a reason, or no longer waited for. */
+export type EntryFate = { kind: 'set aside'; why: string } | { kind: 'optional' } | undefined;
+
+/** Decides by mount point (undefined for swap) and device. */
+export type FateOf = (device: string, mountPoint: string | undefined) => EntryFate;
+
+function editLine(line: string, names: DeviceNames, warnings: string[], fateOf: FateOf): string {
   const fields = parseTableLine(line)?.fields ?? [];
   const [spec, mountPoint, type, options] = fields;
   if (spec === undefined || mountPoint === undefined || type === undefined) return line;
   const point = unescapeField(mountPoint.text);
   const where = type.text === 'swap' ? undefined : point;
   const device = unescapeField(spec.text);
+  const fate = fateOf(device, where);
+  if (fate?.kind === 'set aside') return `# port-image: ${fate.why}: ${line}`;
+  if (fate?.kind === 'optional') {
+    const edited = editLine(line, names, warnings, () => undefined);
+    return withEntryOptions(edited, ['nofail']);
+  }
   const resolved = names.resolve(device, type.text, where);
   if (resolved.kind === 'known') return resolved.spec + line.slice(spec.end);
   if (resolved.kind === 'stable') return line;
@@ -65,7 +77,14 @@ function editLine(line: string, names: DeviceNames, warnings: string[]): string 
     if (point === '/') return line;
   }
   const wanted = resolved.kind === 'removable' ? ['nofail'] : ['nofail', NO_WAIT];
+  return withEntryOptions(line, wanted);
+}
+
+/** An entry with more options; one that is mounted only on demand stays. */
+function withEntryOptions(line: string, wanted: readonly string[]): string {
+  const options = parseTableLine(line)?.fields[3];
   if (options === undefined) return `${line.trimEnd()} ${withOptions('defaults', wanted)}`;
+  if (options.text.split(',').includes('noauto')) return line;
   return line.slice(0, options.start) + withOptions(options.text, wanted) + line.slice(options.end);
 }
 
@@ -73,7 +92,7 @@ function editLine(line: string, names: DeviceNames, warnings: string[]): string 
  * Replaces hardware names by UUIDs. Entries of devices that were not captured stay, but get `nofail` and a short
  * wait, so that the boot does not stop at them. `names` learns from the mount points on the way.
  */
-export function editFstab(text: string, names: DeviceNames): Edited {
+export function editFstab(text: string, names: DeviceNames, fateOf: FateOf = () => undefined): Edited {
   const warnings: string[] = [];
   const lines = text.split('\n');
   for (const line of lines) {
@@ -82,7 +101,7 @@ export function editFstab(text: string, names: DeviceNames): Edited {
       names.learn(unescapeField(spec.text), unescapeField(mountPoint.text));
     }
   }
-  return { text: lines.map((line) => editLine(line, names, warnings)).join('\n'), warnings };
+  return { text: lines.map((line) => editLine(line, names, warnings, fateOf)).join('\n'), warnings };
 }
 
 /** Replaces hardware names in the second field of `/etc/crypttab`. */

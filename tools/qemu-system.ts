@@ -28,6 +28,8 @@ const CONSOLE_KEEP_BYTES = 8 * MIB;
 /** What to boot and how. */
 export interface MachineOptions {
   image: { path: string; format: string };
+  /** Further disks; the machine starts from `image`. */
+  moreImages?: readonly { path: string; format: string }[];
   /** Size of the disk the guest sees, at least the image's; the cloud's disk is usually larger than the image. */
   diskBytes: number;
   firmware: 'bios' | 'uefi';
@@ -80,9 +82,13 @@ export async function startMachine(options: MachineOptions): Promise<Machine> {
   const listeners: UnixListener[] = [];
   let child: Background | undefined;
   const overlay = path.join(options.scratch ?? dir, `vm-${path.basename(dir)}.qcow2`);
+  const more = (options.moreImages ?? []).map((image, i) => ({
+    image,
+    overlay: overlay.replace(/\.qcow2$/, `-${i + 1}.qcow2`),
+  }));
   const stop = async () => {
     await child?.stop();
-    await rm(overlay, { force: true });
+    for (const file of [overlay, ...more.map((m) => m.overlay)]) await rm(file, { force: true });
     for (const listener of listeners) listener.close();
     await rm(dir, { recursive: true, force: true });
   };
@@ -99,9 +105,10 @@ export async function startMachine(options: MachineOptions): Promise<Machine> {
     const firmware = await listen('firmware');
     keepConsole([console1, firmware], options);
     report.connected.then((socket) => onLines(socket, options.onReportLine));
-    await makeOverlay(overlay, options);
+    await makeOverlay(overlay, options.image, options);
+    for (const disk of more) await makeOverlay(disk.overlay, disk.image, { signal: options.signal });
     const isolated = await canIsolateNetwork();
-    const args = await machineArguments(dir, overlay, isolated, options);
+    const args = await machineArguments(dir, [overlay, ...more.map((m) => m.overlay)], isolated, options);
     const [program, ...words] = [...(isolated ? ISOLATE : []), 'qemu-system-x86_64', ...args];
     child = startBackground(program ?? '', words, {
       signal: options.signal,
@@ -159,8 +166,11 @@ function keepConsole(from: readonly UnixListener[], options: MachineOptions): vo
 }
 
 /** The image itself is never written: all writes go to an overlay that vanishes with the machine. */
-async function makeOverlay(overlay: string, options: MachineOptions): Promise<void> {
-  const { path: image, format } = options.image;
+async function makeOverlay(
+  overlay: string,
+  { path: image, format }: MachineOptions['image'],
+  options: { diskBytes?: number; signal?: AbortSignal | undefined },
+): Promise<void> {
   await run(
     'qemu-img',
     [
@@ -173,7 +183,7 @@ async function makeOverlay(overlay: string, options: MachineOptions): Promise<vo
       '-F',
       format,
       overlay,
-      String(options.diskBytes),
+      ...(options.diskBytes === undefined ? [] : [String(options.diskBytes)]),
     ],
     { signal: options.signal, timeoutMs: 60_000 },
   );
@@ -181,7 +191,7 @@ async function makeOverlay(overlay: string, options: MachineOptions): Promise<vo
 
 async function machineArguments(
   dir: string,
-  overlay: string,
+  overlays: readonly string[],
   isolated: boolean,
   options: MachineOptions,
 ): Promise<string[]> {
@@ -222,7 +232,10 @@ async function machineArguments(
   args.push('-device', 'virtio-serial-pci', ...socket('agent'));
   args.push('-device', 'virtserialport,chardev=agent,name=org.qemu.guest_agent.0');
   args.push('-device', 'virtio-rng-pci', '-device', 'VGA');
-  args.push(...node('disk', overlay, 'qcow2', false), ...diskArguments(boot.disk));
+  for (const [i, overlay] of overlays.entries()) {
+    args.push(...node(i === 0 ? 'disk' : `disk${i}`, overlay, 'qcow2', false));
+    args.push(...(i === 0 ? diskArguments(boot.disk) : moreDiskArguments(boot.disk, i)));
+  }
   if (options.seed !== undefined) {
     args.push(...node('seed', path.resolve(options.seed), 'raw', true));
     args.push('-device', `ide-cd,drive=seed,bus=${q35 ? 'ide.1' : 'ide.0'}`);
@@ -284,6 +297,23 @@ function diskArguments(bus: BootProfile['disk']): string[] {
       return ['-device', 'ahci,id=ahci', '-device', 'ide-hd,drive=disk,bus=ahci.0,bootindex=1'];
     case 'ide':
       return ['-device', 'ide-hd,drive=disk,bus=ide.1,bootindex=1'];
+  }
+}
+
+/** Another disk on the bus of the first. An IDE bus takes what its cables can: the CD has the first place of one. */
+function moreDiskArguments(bus: BootProfile['disk'], index: number): string[] {
+  const drive = `drive=disk${index}`;
+  switch (bus) {
+    case 'virtio-blk':
+      return ['-device', `virtio-blk-pci,${drive}`];
+    case 'virtio-scsi':
+      return ['-device', `scsi-hd,${drive},bus=scsi.0`];
+    case 'nvme':
+      return ['-device', `nvme,${drive},serial=port-image-${index}`];
+    case 'ahci':
+      return ['-device', `ide-hd,${drive},bus=ahci.${index}`];
+    case 'ide':
+      return ['-device', `ide-hd,${drive}`];
   }
 }
 

@@ -168,6 +168,19 @@ export function imageProperties(input: PropertyInput): ImageProperties {
   };
 }
 
+/**
+ * Properties of the image of a further disk: whose it is, and nothing a machine would be started by (Nova reads `hw_*`
+ * and `img_*` of the image or volume it boots from alone).
+ */
+export function diskProperties(whole: ImageProperties, disk: string): ImageProperties {
+  const own = Object.entries(whole.properties).filter(([key]) => key.startsWith(OWN));
+  return {
+    properties: { ...Object.fromEntries(own), port_image_disk: disk },
+    minDisk: whole.minDisk,
+    minRam: 0,
+  };
+}
+
 function lookUp(table: Readonly<Record<string, string>>, key: string): string | undefined {
   return Object.hasOwn(table, key) ? table[key] : undefined;
 }

@@ -61,7 +61,7 @@ export async function withImage<T>(
     options.onProgress?.('starting the appliance');
     const session = await openSession({
       paths,
-      source: file,
+      disks: [{ id: 'disk0', ...file }],
       applianceEnv: libguestfsEnvironment(await probeKvm()),
       signal,
       log: silentLog,

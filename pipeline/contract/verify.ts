@@ -69,7 +69,8 @@ export async function verifyContract(image: string, options: OpenOptions): Promi
       log: silentLog,
       warn: (text) => options.warn?.(text),
       progress: ({ text }) => text !== undefined && options.onProgress?.(text),
-      capture: file,
+      disks: [{ id: 'disk0', badRanges: [], ...file }],
+      uses: {},
       tmpDir,
       root: options.root,
     });

@@ -5,6 +5,7 @@ import * as z from 'zod';
 import { PortError } from '../../core/errors.ts';
 import { fsyncPath, renameDurable, sha256File, temporaryName } from '../../core/files.ts';
 import type { Stage } from '../../core/stage.ts';
+import { workDisks } from '../../core/work-disks.ts';
 import { libguestfsEnvironment, probeKvm } from '../../tools/kvm.ts';
 import { createOverlay } from '../../tools/qemu-img.ts';
 import { customize, readCommandFile } from '../../tools/virt-customize.ts';
@@ -18,14 +19,14 @@ export interface CustomizePlan {
 
 /** What the stage leaves in the journal. */
 export interface CustomizeResult {
-  /** Host path of the customised work disk (qcow2 on top of the work disk); what is encoded from here on. */
-  disk: string;
+  /** By id, the customised work disks (qcow2 on top of the work disks); what is encoded from here on. */
+  disks: Record<string, string>;
   sha256: string;
 }
 
-/** The customised disk of a job: beside the work disk, which stays as it was. */
+/** The customised disk of a work disk: beside it, which stays as it was. */
 export function customizedDisk(work: string): string {
-  return path.join(path.dirname(work), 'work.customized.qcow2');
+  return work.replace(/\.qcow2$/, '.customized.qcow2');
 }
 
 /** The stage. */
@@ -54,20 +55,31 @@ export const stage: Stage<CustomizePlan | undefined, CustomizeResult | undefined
     const commands = await readCommandFile(plan.file);
     if ((await sha256File(plan.file, ctx.signal)) !== plan.sha256)
       throw new PortError('CONFIG', `${plan.file} changed since it was checked`);
-    const disk = customizedDisk(ctx.paths.work);
-    const temporary = temporaryName(disk);
+    const disks = workDisks(ctx.paths, ctx.facts)
+      .sort((a, b) => a.index - b.index)
+      .map(({ id, path: work }) => {
+        const disk = customizedDisk(work);
+        return { id, work, disk, temporary: temporaryName(disk) };
+      });
     ctx.progress({ text: `virt-customize, ${commands.length} commands` });
     try {
-      await createOverlay({ path: ctx.paths.work, format: 'qcow2' }, temporary, {
+      for (const { work, temporary } of disks) {
+        await createOverlay({ path: work, format: 'qcow2' }, temporary, { signal: ctx.signal, log: ctx.log });
+      }
+      const env = libguestfsEnvironment(await probeKvm());
+      await customize({
+        overlays: disks.map((d) => d.temporary),
+        file: plan.file,
+        env,
         signal: ctx.signal,
         log: ctx.log,
       });
-      const env = libguestfsEnvironment(await probeKvm());
-      await customize({ overlays: [temporary], file: plan.file, env, signal: ctx.signal, log: ctx.log });
-      await fsyncPath(temporary);
-      await renameDurable(temporary, disk);
+      for (const { temporary, disk } of disks) {
+        await fsyncPath(temporary);
+        await renameDurable(temporary, disk);
+      }
     } finally {
-      await fs.rm(temporary, { force: true });
+      for (const { temporary } of disks) await fs.rm(temporary, { force: true });
     }
     for (const command of commands) {
       ctx.change({
@@ -76,6 +88,6 @@ export const stage: Stage<CustomizePlan | undefined, CustomizeResult | undefined
         why: `customisation: ${command.name}`,
       });
     }
-    return { disk, sha256: plan.sha256 };
+    return { disks: Object.fromEntries(disks.map((d) => [d.id, d.disk])), sha256: plan.sha256 };
   },
 };

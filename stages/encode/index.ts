@@ -1,40 +1,61 @@
-/** encode: the edited disk becomes one file per kind of image the platforms want. */
+/** encode: each edited disk becomes one file per kind of image the platforms want. */
 import * as z from 'zod';
 import { PortError } from '../../core/errors.ts';
 import { requireFreeSpace } from '../../core/files.ts';
 import { Request } from '../../core/request.ts';
 import { formatBytes } from '../../core/sizes.ts';
 import type { Stage, StageContext } from '../../core/stage.ts';
+import { printable } from '../../core/text.ts';
 import type { Artifact } from '../../core/types.ts';
-import { type EncodePlan, neededBytes, planOutputs } from './plan.ts';
+import { workDisks } from '../../core/work-disks.ts';
+import { type EncodePlan, neededBytes, type Output, planOutputs } from './plan.ts';
 import { encodeOutput } from './run.ts';
 
 const Options = z.object({ encoding: Request.shape.encoding, compare: Request.shape.compare });
 
 function refuseTooLarge(ctx: StageContext): void {
-  const disk = ctx.facts.disks[0];
-  for (const platform of ctx.platforms) {
-    const { maxBytes } = platform.image;
-    if (disk && maxBytes !== undefined && disk.virtualBytes > maxBytes) {
+  for (const { index, id } of workDisks(ctx.paths, ctx.facts)) {
+    const bytes = ctx.facts.disks[index]?.virtualBytes ?? 0;
+    for (const platform of ctx.platforms) {
+      const { maxBytes } = platform.image;
+      if (maxBytes === undefined || bytes <= maxBytes) continue;
       throw new PortError(
         'USAGE',
-        `the disk has ${formatBytes(disk.virtualBytes)}, ${platform.title} takes at most ${formatBytes(maxBytes)}`,
+        `${printable(id)} has ${formatBytes(bytes)}, ${platform.title} takes at most ${formatBytes(maxBytes)}`,
         { hint: 'shrink the disk first or leave this platform out of --to' },
       );
     }
   }
 }
 
+/** Why there is an image of this disk. */
+function whyOf(ctx: StageContext, output: Output): string {
+  const why = `${output.format} image for ${output.platforms.join(', ')}`;
+  if (output.disk === undefined) return why;
+  const disk = ctx.facts.disks.find((d) => d.id === output.disk);
+  const index = disk === undefined ? -1 : ctx.facts.disks.indexOf(disk);
+  const held = ctx.facts.mounts.filter((m) =>
+    ctx.facts.filesystems.some((f) => f.device === m.device && f.disks?.includes(index)),
+  );
+  const mounts =
+    held.length === 0 ? 'nothing of it is mounted' : held.map((m) => printable(m.path)).join(', ');
+  const other =
+    disk?.use === 'image' ? '; --disk ID=data would make data sets of it, --disk ID=skip leaves it' : '';
+  return `${why}, of disk ${printable(output.disk)} (${mounts})${other.replaceAll('ID', printable(output.disk))}`;
+}
+
 async function plan(ctx: StageContext): Promise<EncodePlan> {
   refuseTooLarge(ctx);
-  const outputs = planOutputs(ctx.request, ctx.platforms);
+  const outputs = workDisks(ctx.paths, ctx.facts).flatMap(({ id, boots }) =>
+    planOutputs(ctx.request, ctx.platforms, boots ? undefined : id),
+  );
   const needed = neededBytes(outputs, ctx.facts, ctx.request.strip);
   await requireFreeSpace(ctx.paths.dir, needed, 'writing the images');
   for (const output of outputs) {
     ctx.change({
       path: `out/${output.file}`,
       action: 'create',
-      why: `${output.format} image for ${output.platforms.join(', ')}`,
+      why: whyOf(ctx, output),
     });
   }
   return { outputs, neededBytes: needed };

@@ -2,11 +2,14 @@
 import type { Facts } from '../../core/facts.ts';
 import type { ImageFormat, Platform } from '../../core/platform.ts';
 import type { Request } from '../../core/request.ts';
+import { fileId } from '../../core/work-disks.ts';
 
 /** One file to write. */
 export interface Output {
   /** File name in `out/`. */
   file: string;
+  /** Id of the disk it shows; absent for the one the firmware starts from. */
+  disk?: string;
   format: ImageFormat['format'];
   compress: boolean;
   /** `-o` options of qemu-img. */
@@ -48,14 +51,23 @@ function sameBytes(a: Output, b: Output): boolean {
   );
 }
 
-/** Files to write, in the order of `--to`. Two different files of one extension carry their platform in the name. */
-export function planOutputs(request: Request, platforms: readonly Platform[]): Output[] {
+/**
+ * Files to write of one disk, in the order of `--to`. A disk beside the one the firmware starts from has its id in the
+ * name; two different files of one extension carry their platform too.
+ */
+export function planOutputs(
+  request: Pick<Request, 'name' | 'encoding'>,
+  platforms: readonly Platform[],
+  disk?: string,
+): Output[] {
   const outputs: Output[] = [];
+  const name = disk === undefined ? request.name : `${request.name}-${fileId(disk)}`;
   for (const platform of platforms) {
     const { extension, ...encoding } = encodingFor(platform.image, request.encoding);
     const output: Output = {
       ...encoding,
-      file: `${request.name}.${extension}`,
+      file: `${name}.${extension}`,
+      ...(disk === undefined ? {} : { disk }),
       alignBytes: platform.image.alignBytes,
       platforms: [platform.name],
     };
@@ -67,7 +79,7 @@ export function planOutputs(request: Request, platforms: readonly Platform[]): O
     const rivals = outputs.filter((other) => other.file === output.file);
     if (rivals.length < 2) continue;
     for (const rival of rivals) {
-      rival.file = `${request.name}-${rival.platforms[0]}.${rival.file.slice(request.name.length + 1)}`;
+      rival.file = `${name}-${rival.platforms[0]}.${rival.file.slice(name.length + 1)}`;
     }
   }
   return outputs;
@@ -80,18 +92,19 @@ const OVERHEAD_BYTES = 64 * 1024 * 1024;
 
 /** Bytes the outputs will take at most, from what inspect found: used space minus what strip takes away. */
 export function neededBytes(outputs: readonly Output[], facts: Facts, strip: Request['strip']): number {
-  let used = 0;
-  for (const filesystem of facts.filesystems) {
-    if (filesystem.type !== 'swap') used += filesystem.usedBytes ?? filesystem.sizeBytes;
-  }
+  const usedOn = (disk: number): number =>
+    facts.filesystems
+      .filter((f) => f.type !== 'swap' && (f.disks ?? [disk]).includes(disk))
+      .reduce((sum, f) => sum + (f.usedBytes ?? f.sizeBytes), 0);
   const stripped = facts.candidates
     .filter(
       (c) => strip === 'auto' || (Array.isArray(strip) && (strip.includes('auto') || strip.includes(c.path))),
     )
     .reduce((sum, c) => sum + c.bytes, 0);
-  const slim = Math.max(0, used - stripped);
-  return outputs.reduce(
-    (sum, o) => sum + Math.ceil(slim * (o.compress ? COMPRESSED_SHARE : 1)) + OVERHEAD_BYTES,
-    0,
-  );
+  return outputs.reduce((sum, o) => {
+    const index = facts.disks.findIndex((d) => d.id === o.disk);
+    // what is stripped lies on the system's disk, or so it is counted
+    const slim = index === -1 ? Math.max(0, usedOn(facts.bootDisk) - stripped) : usedOn(index);
+    return sum + Math.ceil(slim * (o.compress ? COMPRESSED_SHARE : 1)) + OVERHEAD_BYTES;
+  }, 0);
 }

@@ -7,6 +7,7 @@ import { roundUp } from '../../core/sizes.ts';
 import type { StageContext } from '../../core/stage.ts';
 import type { Artifact } from '../../core/types.ts';
 import { PROGRAM_VERSION } from '../../core/version.ts';
+import { workDisks } from '../../core/work-disks.ts';
 import * as qemuImg from '../../tools/qemu-img.ts';
 import type { Output } from './plan.ts';
 
@@ -46,14 +47,16 @@ async function prove(
 }
 
 /** The disk to encode: the customised one when the user's commands ran on top of the work disk. */
-function workDisk(ctx: StageContext): { path: string; format: string } {
-  const customized = ctx.result<{ disk: string }>('customize');
-  return { path: customized?.disk ?? ctx.paths.work, format: 'qcow2' };
+function workDisk(ctx: StageContext, output: Output): { path: string; format: string } {
+  const customized = ctx.result<{ disks: Record<string, string> }>('customize');
+  const disk = workDisks(ctx.paths, ctx.facts).find((d) => (d.boots ? undefined : d.id) === output.disk);
+  if (disk === undefined) throw new PortError('BUG', `no work disk for ${output.file}`);
+  return { path: customized?.disks[disk.id] ?? disk.path, format: 'qcow2' };
 }
 
 async function writeImage(ctx: StageContext, output: Output, temporary: string): Promise<number> {
   const options = { signal: ctx.signal, log: ctx.log };
-  const work = workDisk(ctx);
+  const work = workDisk(ctx, output);
   const image = { path: temporary, format: output.format };
   // created by us first, so that the mode is private from the first byte on
   await (await fs.open(temporary, 'wx', 0o600)).close();
@@ -78,7 +81,7 @@ export async function encodeOutput(ctx: StageContext, output: Output): Promise<A
   await removeLeftovers(ctx.paths.out, output.file);
   try {
     const virtualBytes = await writeImage(ctx, output, temporary);
-    const work = workDisk(ctx);
+    const work = workDisk(ctx, output);
     // both read the same pages, one core each
     const [[sha256 = '', sha512 = '']] = await Promise.all([
       fileDigests(temporary, ['sha256', 'sha512'], ctx.signal),
@@ -89,6 +92,7 @@ export async function encodeOutput(ctx: StageContext, output: Output): Promise<A
     await writeJson(`${target}.json`, {
       schema: 'port-image/artifact/1',
       file: output.file,
+      ...(output.disk === undefined ? {} : { disk: output.disk }),
       platforms: output.platforms,
       format: output.format,
       options: output.formatOptions,
@@ -100,6 +104,7 @@ export async function encodeOutput(ctx: StageContext, output: Output): Promise<A
     });
     return output.platforms.map((platform) => ({
       platform,
+      ...(output.disk === undefined ? {} : { disk: output.disk }),
       path: target,
       format: output.format,
       bytes,

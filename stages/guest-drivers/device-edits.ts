@@ -1,10 +1,11 @@
 /** Names that change with the hardware, everywhere the boot looks: fstab, crypttab, grub, LVM and blkid caches. */
 import type { Facts } from '../../core/facts.ts';
 import type { GuestFiles } from '../../core/guest.ts';
+import { mountsOn, useOf } from '../../core/work-disks.ts';
 import { textEdit } from '../../families/edits.ts';
 import type { FileEdit } from '../../families/family.ts';
 import { DeviceNames } from '../../tools/device-names.ts';
-import { editCrypttab, editFstab } from '../../tools/fstab.ts';
+import { editCrypttab, editFstab, type FateOf } from '../../tools/fstab.ts';
 
 /** Caches and pins of device names; each is made again where it is needed. */
 const STALE: readonly { path: string; why: string }[] = [
@@ -27,6 +28,23 @@ export interface DeviceEdits {
   names: DeviceNames;
 }
 
+/** Entries of disks that do not come along as they were. */
+function fates(facts: Facts, names: DeviceNames): FateOf {
+  const gone = new Set(mountsOn(facts, 'data').map((m) => m.path));
+  const apart = new Set(mountsOn(facts, 'image').map((m) => m.path));
+  return (device, mountPoint) => {
+    if (mountPoint === undefined) {
+      const swap = names.find(device);
+      return swap?.type === 'swap' && useOf(facts, swap) === 'data'
+        ? { kind: 'set aside', why: 'swap on a disk that did not come along' }
+        : undefined;
+    }
+    if (gone.has(mountPoint)) return { kind: 'set aside', why: 'now a data set' };
+    // its image may be attached after the first start
+    return apart.has(mountPoint) ? { kind: 'optional' } : undefined;
+  };
+}
+
 /** Plans the edits; reads only. */
 export async function deviceEdits(guest: GuestFiles, facts: Facts): Promise<DeviceEdits> {
   const names = new DeviceNames(facts);
@@ -34,7 +52,7 @@ export async function deviceEdits(guest: GuestFiles, facts: Facts): Promise<Devi
   const warnings: string[] = [];
   const fstab = await guest.readText('/etc/fstab');
   if (fstab !== undefined) {
-    const edited = editFstab(fstab, names);
+    const edited = editFstab(fstab, names, fates(facts, names));
     warnings.push(...edited.warnings);
     edits.push(
       ...textEdit('/etc/fstab', fstab, edited.text, 'device names change with the hardware, UUIDs do not'),

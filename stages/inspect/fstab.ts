@@ -1,4 +1,5 @@
 /** fstab, and which device of the appliance each of its names means. */
+import { oldDiskNames } from './old-names.ts';
 import type { Probe } from './probe.ts';
 
 /** A line of fstab. */
@@ -41,13 +42,14 @@ export function bareName(
 
 /**
  * Builds the function that tells which device an fstab name means here, or undefined when it is not on these disks.
- * Kernel names such as /dev/sdb1 belong to the old hardware: the disk of the root entry tells what they mean;
- * without one the letter counts (sdb is the second disk).
+ * Kernel names such as /dev/sdb1 belong to the old hardware: the disk of the root entry tells what they mean; without
+ * one the only disk is the first letter, and of several each name goes to the one that has what it mounts (old-names.ts).
  */
 export function deviceResolver(
   probe: Probe,
   entries: readonly FstabEntry[],
   rootDevice: string,
+  names: ReadonlyMap<string, string>,
 ): (spec: string) => string | undefined {
   const byField = (field: string, value: string) =>
     [...probe.contents].find(([, f]) => f.get(field)?.toLowerCase() === value.toLowerCase())?.[0];
@@ -60,6 +62,7 @@ export function deviceResolver(
   const rootDisk = disks.find((d) => probe.tables.get(d)?.partitions.some((p) => p.device === rootDevice));
   const rootEntry = entries.find((e) => e.path === '/');
   const rootName = rootEntry === undefined ? undefined : bareName(rootEntry.spec);
+  const old = disks.length > 1 ? oldDiskNames(probe, entries, rootDevice, names) : undefined;
   return (spec) => {
     const tag = /^(UUID|LABEL|PARTUUID|PARTLABEL)=["']?([^"']*)["']?$/.exec(spec);
     if (tag !== null) {
@@ -80,6 +83,7 @@ export function deviceResolver(
     if (/^\/dev\/md/.test(spec)) return probe.contents.has(spec) ? spec : undefined;
     const bare = bareName(spec);
     if (bare === undefined) return undefined;
+    if (old !== undefined) return onDisk(old.get(bare.disk), bare.partition);
     if (rootName !== undefined) {
       return bare.disk === rootName.disk ? onDisk(rootDisk, bare.partition) : undefined;
     }

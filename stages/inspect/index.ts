@@ -8,10 +8,12 @@ import type { GuestSession } from '../../core/guest.ts';
 import { Request } from '../../core/request.ts';
 import type { Stage, StageContext } from '../../core/stage.ts';
 import { printable } from '../../core/text.ts';
-import type { CaptureResult } from '../../core/types.ts';
+import type { CapturedDisk, CaptureResult } from '../../core/types.ts';
+import { badRangeFacts } from './bad-ranges.ts';
 import { bootloaderFacts, kernelFacts, listKernelInitramfs } from './boot.ts';
 import { type Bundle, readBundle } from './bundle.ts';
 import { findCandidates } from './candidates.ts';
+import { diskNames, withRoles } from './disk-roles.ts';
 import { mountGuest } from './mount.ts';
 import { networkFacts } from './network.ts';
 import { osFacts, userFacts } from './os.ts';
@@ -21,7 +23,7 @@ import { type Probe, parseProbe } from './probe.ts';
 import { chooseRoot, familyOf, planMounts, refuseBroken } from './root.ts';
 import { COLLECT, COUNT, PROBE } from './scripts.ts';
 import { serviceFacts } from './services.ts';
-import { diskFacts, filesystemFacts, firmwareOf, volumeGroupFacts } from './storage.ts';
+import { diskFacts, filesystemFacts, volumeGroupFacts } from './storage.ts';
 
 export { mountGuest } from './mount.ts';
 export { summarize } from './summary.ts';
@@ -38,9 +40,12 @@ export interface InspectResult {
 
 /** What `inspect` needs of a stage context. */
 export type InspectContext = Pick<StageContext, 'guest' | 'signal' | 'log' | 'warn' | 'progress'> & {
-  capture: Pick<CaptureResult, 'path' | 'format' | 'virtualBytes'>;
+  /** In the order in which the appliance has them. */
+  disks: readonly Pick<CapturedDisk, 'id' | 'path' | 'format' | 'virtualBytes' | 'badRanges'>[];
   tmpDir: string;
   root: string | undefined;
+  /** What the user wants disks beside the system to be. */
+  uses: Request['disks'];
 };
 
 async function collect(guest: GuestSession, tmpDir: string): Promise<Bundle> {
@@ -92,7 +97,7 @@ export async function inspectGuest(ctx: InspectContext): Promise<Facts> {
   refuseBroken(probe);
   const system = chooseRoot(probe, ctx.root);
   const family = familyOf(system.release);
-  const { mounts, warnings } = planMounts(probe, system);
+  const { mounts, warnings } = planMounts(probe, system, diskNames(ctx.disks));
   for (const text of warnings) ctx.warn(text);
   warnAboutStorage(probe, { mounts }, (text) => ctx.warn(text));
   await mountGuest(guest, { mounts });
@@ -100,7 +105,7 @@ export async function inspectGuest(ctx: InspectContext): Promise<Facts> {
   ctx.progress({ text: 'reading the configuration' });
   const bundle = await collect(guest, ctx.tmpDir);
   refuseReadOnly(bundle);
-  const disks = diskFacts(probe, ctx.capture);
+  const { disks, bootDisk, firmware } = withRoles(probe, diskFacts(probe, ctx.disks), mounts, ctx.uses);
   const os = osFacts(bundle, system.release, family);
   const bootloader = bootloaderFacts(bundle, mounts);
   const found = kernelFacts(bundle);
@@ -128,12 +133,15 @@ export async function inspectGuest(ctx: InspectContext): Promise<Facts> {
     const candidate = candidates[i];
     if (candidate !== undefined) candidate.files = Number(line);
   }
+  const filesystems = filesystemFacts(probe);
   return Facts.parse({
     schema: 'port-image/facts/1',
     disks,
-    firmware: firmwareOf(disks),
+    bootDisk,
+    badRanges: await badRangeFacts(ctx, filesystems, mounts),
+    firmware,
     volumeGroups: volumeGroupFacts(probe),
-    filesystems: filesystemFacts(probe),
+    filesystems,
     root: system.look.device,
     mounts,
     os,
@@ -155,7 +163,7 @@ export const stage: Stage<Record<string, never>, InspectResult> = {
   summary: 'finds the operating system and everything the other stages need to know about it',
   needs: ['capture'],
   inGuest: true,
-  Options: Request.pick({ root: true }),
+  Options: Request.pick({ root: true, disks: true }),
   plan: async () => ({}),
   async run(ctx) {
     const capture = ctx.result<CaptureResult>('capture');
@@ -166,9 +174,10 @@ export const stage: Stage<Record<string, never>, InspectResult> = {
       log: ctx.log,
       warn: (text) => ctx.warn(text),
       progress: (event) => ctx.progress(event),
-      capture,
+      disks: capture.disks,
       tmpDir: ctx.paths.tmp,
       root: ctx.request.root,
+      uses: ctx.request.disks,
     });
     await writeJson(ctx.paths.facts, facts);
     return {

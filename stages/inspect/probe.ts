@@ -58,6 +58,8 @@ export interface Probe {
   /** Output of `btrfs subvolume get-default` by device. */
   defaultSubvolume: Map<string, string>;
   mdstat: string;
+  /** Disks whose first sector holds the code of a boot loader. */
+  loaders: Set<string>;
   /** Kernel messages about replayed journals. */
   recovery: string;
 }
@@ -156,6 +158,7 @@ export function parseProbe(output: string): Probe {
     hiberfil: new Map(),
     defaultSubvolume: new Map(),
     mdstat: '',
+    loaders: new Set(),
     recovery: '',
   };
   const looks = new Map<string, Look>();
@@ -196,6 +199,9 @@ export function parseProbe(output: string): Probe {
       }
       case 'table':
         probe.tables.set(`/dev/${a}`, parsePartitionTable(decode(b), rename));
+        break;
+      case 'loader':
+        probe.loaders.add(`/dev/${a}`);
         break;
       case 'dm':
         probe.mappings = parseDmTables(decode(raw));

@@ -95,7 +95,7 @@ export function refuseBroken(probe: Probe): void {
       throw new PortError(
         'DAMAGED',
         `volume group ${printable(group.name)} misses ${group.missing} of its physical volumes`,
-        { hint: 'the system spans several disks; converting from several disks is not supported yet' },
+        { hint: 'it spans several disks: give all of them (--with-disk), and skip none with --disk' },
       );
     }
   }
@@ -151,11 +151,18 @@ export function familyOf(release: Record<string, string>): string {
   throw new PortError('UNSUPPORTED_OS', `${printable(name)} cannot be converted yet`, { hint: PLANNED });
 }
 
-/** What fstab wants mounted, as far as it is on these disks. Returns warnings for what is not. */
-export function planMounts(probe: Probe, system: System): { mounts: Facts['mounts']; warnings: string[] } {
+/**
+ * What fstab wants mounted, as far as it is on these disks. Returns warnings for what is not. `names` are the names the
+ * disks had on the old machine, by device here, as far as they are known.
+ */
+export function planMounts(
+  probe: Probe,
+  system: System,
+  names: ReadonlyMap<string, string> = new Map(),
+): { mounts: Facts['mounts']; warnings: string[] } {
   const { device, subvolume, texts } = system.look;
   const entries = parseFstab(texts.get('etc/fstab') ?? '');
-  const resolve = deviceResolver(probe, entries, device);
+  const resolve = deviceResolver(probe, entries, device, names);
   const mounts: Facts['mounts'] = [
     { path: '/', device, ...(subvolume === undefined ? {} : { options: `subvol=${subvolume}` }) },
   ];
@@ -187,7 +194,13 @@ export function planMounts(probe: Probe, system: System): { mounts: Facts['mount
     }
     if (!probe.space.has(found)) continue;
     const sub = entry.options.find((o) => o.startsWith('subvol='));
-    mounts.push({ path, device: found, ...(sub === undefined ? {} : { options: sub }) });
+    const onDemand = entry.options.some((o) => o === 'noauto' || o === 'x-systemd.automount');
+    mounts.push({
+      path,
+      device: found,
+      ...(sub === undefined ? {} : { options: sub }),
+      ...(onDemand ? { atBoot: false } : {}),
+    });
   }
   mounts.sort((a, b) => a.path.length - b.path.length || (a.path < b.path ? -1 : 1));
   return { mounts, warnings };

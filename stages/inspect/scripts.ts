@@ -14,7 +14,7 @@ own=$(mountpoint -d /)
 record() { printf '%s\\t' "$@"; }
 encoded() { base64 -w0; echo; }
 # libguestfs numbers disks by this order; the kernel's letters may differ from run to run
-for p in /dev/disk/by-path/*; do
+for p in $(printf '%s\\n' /dev/disk/by-path/* | sort -V); do
   case $p in *-part*) continue ;; esac
   n=$(readlink -f "$p") && { record disk "\${n##*/}"; echo; }
 done
@@ -31,7 +31,11 @@ for b in /sys/class/block/*; do
   record block "$n" "$dev" "$size" "\${start:--}" "\${part:--}"
   if [ -n "$dm" ]; then printf %s "$dm" | encoded; else echo; fi
   case $n in
-  sd*|vd*|hd*) [ -z "$part" ] && { record table "$n"; sfdisk --json "/dev/$n" 2>/dev/null | encoded; } ;;
+  sd*|vd*|hd*) [ -z "$part" ] && {
+    record table "$n"; sfdisk --json "/dev/$n" 2>/dev/null | encoded
+    # the code of a BIOS boot loader has its name in the first sector
+    head -c 440 "/dev/$n" 2>/dev/null | grep -aq GRUB && { record loader "$n"; echo; }
+  } ;;
   esac
 done
 record dm; dmsetup table 2>/dev/null | encoded

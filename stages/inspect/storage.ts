@@ -1,18 +1,13 @@
 /** Disks, firmware kind, volume groups and file systems, with the place of each on the disks. */
 import type { DeviceExtent, Facts, Filesystem } from '../../core/facts.ts';
-import type { CaptureResult } from '../../core/types.ts';
+import type { CapturedDisk } from '../../core/types.ts';
 import { BIOS_BOOT_TYPE, ESP_TYPE } from '../../tools/sfdisk.ts';
+import { DiskSets, diskIndex } from './disk-sets.ts';
 import type { BlockDevice, Probe } from './probe.ts';
 
 const DEPTH = 16;
 /** Content that is part of something else. */
 const MEMBERS = new Set(['LVM2_member', 'linux_raid_member']);
-
-/** `sda` is disk 0. */
-function diskIndex(device: string): number | undefined {
-  const letter = /^\/dev\/[shv]d([a-z])$/.exec(device)?.[1];
-  return letter === undefined ? undefined : letter.charCodeAt(0) - 97;
-}
 
 /** Where the bytes of `device` lie on the disks, in device order; undefined when they are not linear there. */
 export function extentsOf(probe: Probe, device: string): DeviceExtent[] | undefined {
@@ -63,17 +58,20 @@ function shift(extents: DeviceExtent[] | undefined, by: number): DeviceExtent[] 
   return extents?.map((e) => ({ ...e, startBytes: e.startBytes + by }));
 }
 
-/** Disks with their tables. */
+/** Disks with their tables, in the order of the appliance. What they are for is found later. */
 export function diskFacts(
   probe: Probe,
-  capture: Pick<CaptureResult, 'path' | 'format' | 'virtualBytes'>,
+  captured: readonly Pick<CapturedDisk, 'id' | 'path' | 'format' | 'virtualBytes'>[],
 ): Facts['disks'] {
   return [...probe.tables]
     .sort(([a], [b]) => a.localeCompare(b))
     .map(([device, table], i) => ({
-      path: i === 0 ? capture.path : device,
-      format: i === 0 ? capture.format : 'raw',
-      virtualBytes: probe.blocks.find((b) => b.device === device)?.sizeBytes ?? capture.virtualBytes,
+      id: captured[i]?.id ?? `disk${i}`,
+      use: 'system',
+      path: captured[i]?.path ?? device,
+      format: captured[i]?.format ?? 'raw',
+      virtualBytes:
+        probe.blocks.find((b) => b.device === device)?.sizeBytes ?? captured[i]?.virtualBytes ?? 0,
       ...table,
     }));
 }
@@ -90,11 +88,13 @@ export function firmwareOf(disks: Facts['disks']): 'bios' | 'uefi' {
 
 /** Volume groups as facts. */
 export function volumeGroupFacts(probe: Probe): Facts['volumeGroups'] {
+  const sets = new DiskSets(probe);
   return probe.volumeGroups.map(({ name, uuid, physicalVolumes, logicalVolumes }) => ({
     name,
     uuid,
     physicalVolumes,
     logicalVolumes,
+    disks: [...new Set(physicalVolumes.flatMap((d) => sets.of(d)))].sort((a, b) => a - b),
   }));
 }
 
@@ -109,6 +109,7 @@ function isDirty(probe: Probe, block: BlockDevice, type: string): boolean | unde
 
 /** File systems, swap and encrypted volumes. */
 export function filesystemFacts(probe: Probe): Filesystem[] {
+  const sets = new DiskSets(probe);
   return [...probe.contents].flatMap(([device, fields]) => {
     const type = fields.get('TYPE');
     const block = probe.blocks.find((b) => b.device === device);
@@ -125,6 +126,7 @@ export function filesystemFacts(probe: Probe): Filesystem[] {
         label: fields.get('LABEL') ?? fields.get('LABEL_FATBOOT') ?? '',
         ...(partUuid === undefined ? {} : { partUuid }),
         sizeBytes: block.sizeBytes,
+        disks: sets.of(device),
         ...(space === undefined
           ? {}
           : {

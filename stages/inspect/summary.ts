@@ -2,6 +2,7 @@
 import type { Facts } from '../../core/facts.ts';
 import { formatBytes } from '../../core/sizes.ts';
 import { printable } from '../../core/text.ts';
+import { badRangeText } from './bad-ranges.ts';
 
 /** Lines `inspect` prints. Text of the guest is made safe to print. */
 export function summarize(facts: Facts): string[] {
@@ -14,11 +15,14 @@ export function summarize(facts: Facts): string[] {
         : ''
     }`,
   ];
-  for (const disk of facts.disks) {
+  for (const [i, disk] of facts.disks.entries()) {
+    const boots = i === facts.bootDisk ? ', starts the system' : '';
+    const role = facts.disks.length === 1 ? '' : `, ${disk.id}: ${disk.use}${boots}`;
     lines.push(
-      `disk         ${disk.path}: ${disk.format}, ${formatBytes(disk.virtualBytes)}, ${disk.table}, ${disk.partitions.length} partitions`,
+      `disk         ${disk.path}: ${disk.format}, ${formatBytes(disk.virtualBytes)}, ${disk.table}, ${disk.partitions.length} partitions${role}`,
     );
   }
+  if (facts.badRanges.length > 0) lines.push(`bad          ${badRangeText(facts.badRanges)}`);
   for (const group of facts.volumeGroups) {
     lines.push(
       `volumes      ${group.name}: ${group.logicalVolumes.map((l) => `${l.name} ${formatBytes(l.sizeBytes)}`).join(', ')}`,

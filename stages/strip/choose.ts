@@ -58,8 +58,14 @@ const EXCEPTIONS = ['/usr/local', '/usr/share/nginx/html'];
 const below = (path: string, folder: string) =>
   path === folder || path.startsWith(folder === '/' ? '/' : `${folder}/`);
 
-/** Normalises a path of the user: no `.`/`..`, no double or ending slash. Throws UNSAFE_PATH. */
-export function checkPath(text: string): string {
+/** Folders that may be data as a whole when a file system of their own is mounted there. */
+const WHOLE_MOUNTS = ['/home', '/opt', '/mnt', '/media', '/var/cache'];
+
+/**
+ * Normalises a path of the user, or a mount point: no `.`/`..`, no double or ending slash, nothing of the system.
+ * Throws UNSAFE_PATH.
+ */
+export function checkPath(text: string, what: 'folder' | 'mount point' = 'folder'): string {
   const path = text.length > 1 ? text.replace(/\/+$/, '') : text;
   const clean =
     path.startsWith('/') &&
@@ -73,6 +79,7 @@ export function checkPath(text: string): string {
       hint: 'name a folder such as /srv/app, without . or .. in it',
     });
   }
+  if (what === 'mount point' && WHOLE_MOUNTS.includes(path)) return path;
   const system = SYSTEM.find((s) => path === s.path || (s.deep && below(path, s.path)));
   if (system !== undefined && !EXCEPTIONS.some((e) => path !== e && below(path, e))) {
     throw new PortError('UNSAFE_PATH', `cannot strip ${printable(path)}: it belongs to the system`, {
@@ -193,7 +200,7 @@ export async function choosePaths(
   if (request.strip === 'none') return [];
   const asked = request.strip === 'auto' ? ['auto'] : request.strip;
   const named: Choice[] = [];
-  for (const path of mergePaths(asked.filter((p) => p !== 'auto').map(checkPath))) {
+  for (const path of mergePaths(asked.filter((p) => p !== 'auto').map((p) => checkPath(p)))) {
     checkMounts(path, facts);
     await lookAt(guest, path);
     const known = facts.candidates.find((c) => c.path === path);

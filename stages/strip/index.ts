@@ -1,7 +1,7 @@
 /** strip: moves application data into the store, proves it is there, empties it in the overlay, installs the way back. */
 import * as z from 'zod';
 import { buildContract } from '../../core/contract.ts';
-import { type DataSetSummary, dataSetId, neededBytes } from '../../core/data-set.ts';
+import { type DataSetSummary, DISK_RULE, dataSetId, neededBytes } from '../../core/data-set.ts';
 import { PortError } from '../../core/errors.ts';
 import { makeDir, writeJson } from '../../core/files.ts';
 import { Request } from '../../core/request.ts';
@@ -16,6 +16,7 @@ import { effectiveMode, type GuestDataSet, installGuestSide } from '../../tools/
 import { openContent, plainMap, rangesOf } from '../../tools/tree-content.ts';
 import { type TreeEntry, walkTree } from '../../tools/tree-walk.ts';
 import { type Choice, choosePaths, filesystemOf } from './choose.ts';
+import { dataDiskChoices, detachDisk, spaceWarning } from './data-disks.ts';
 import { emptyTree } from './remove.ts';
 import { reusableSet } from './reuse.ts';
 import type { WrittenSet } from './set-lists.ts';
@@ -39,20 +40,32 @@ export interface StripPlan {
 
 /** Names job and source, so that another job or a newer source never writes into the same data set. */
 function saltOf(ctx: StageContext): string {
-  const source = ctx.result<CaptureResult>('capture');
-  return [ctx.paths.dir, ctx.request.source, source?.fileBytes, source?.modifiedMs].join('\0');
+  const disks = ctx.result<CaptureResult>('capture')?.disks ?? [];
+  const stamps = disks.flatMap((d) => [d.fileBytes, d.modifiedMs]);
+  return [ctx.paths.dir, ctx.request.source, ...stamps].join('\0');
 }
 
 async function plan(ctx: StageContext): Promise<StripPlan> {
   const { request, facts } = ctx;
-  const choices = await choosePaths(request, facts, ctx.guest, (text) => ctx.warn(text));
+  const onDisks = dataDiskChoices(request, facts);
+  const space = onDisks.length === 0 ? undefined : spaceWarning(facts);
+  if (space !== undefined) ctx.warn(space);
+  const others = await choosePaths(request, facts, ctx.guest, (text) => ctx.warn(text));
+  // what lies on such a disk goes with it
+  const apart = others.filter(({ path }) =>
+    onDisks.every((d) => path !== d.path && !path.startsWith(`${d.path}/`)),
+  );
+  const choices = [...onDisks, ...apart].sort((a, b) => (a.path < b.path ? -1 : 1));
   const salt = saltOf(ctx);
   const sets = choices.map((choice): PlannedSet => {
     const known = facts.candidates.find((c) => c.path === choice.path);
+    const whole =
+      choice.rule === DISK_RULE ? filesystemOf(choice.path, facts).filesystem?.usedBytes : undefined;
     return {
       ...choice,
       id: dataSetId(request.name, choice.path, salt),
       ...(known === undefined ? {} : { bytes: known.bytes, files: known.files }),
+      ...(whole === undefined ? {} : { bytes: whole }),
     };
   });
   // Compression is not counted on; paths nobody measured count nothing, the store refuses in time anyway.
@@ -167,7 +180,8 @@ async function stripInto(ctx: StageContext, planned: StripPlan, target: Store): 
     ctx.signal.throwIfAborted();
     const { written, reused } = await storeTree(ctx, target, set);
     const { manifest, sha256 } = written;
-    const isMount = filesystemOf(set.path, facts).mount === set.path;
+    const isDisk = set.rule === DISK_RULE;
+    const isMount = !isDisk && filesystemOf(set.path, facts).mount === set.path;
     const mode = effectiveMode(set, facts.os.init, isMount, (text) => ctx.warn(text));
     const guestSet: GuestDataSet = {
       id: set.id,
@@ -184,7 +198,8 @@ async function stripInto(ctx: StageContext, planned: StripPlan, target: Store): 
     };
     await writeJson(`${ctx.paths.data}/${set.id}.json`, manifest);
     // Only now is it safe: everything was read back from the store and compared.
-    await emptyTree(guest, guestSet);
+    if (isDisk) await detachDisk(guest, guestSet);
+    else await emptyTree(guest, guestSet);
     ctx.change({
       path: set.path,
       action: 'remove',

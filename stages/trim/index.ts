@@ -3,6 +3,7 @@ import * as z from 'zod';
 import { PortError } from '../../core/errors.ts';
 import type { Facts } from '../../core/facts.ts';
 import type { Stage, StageContext } from '../../core/stage.ts';
+import { useOf } from '../../core/work-disks.ts';
 
 /** What the stage intends. */
 export interface TrimPlan {
@@ -60,16 +61,20 @@ rm -f /sysroot/etc/lvm/backup/port_image_free
 
 function planOf(facts: Facts): TrimPlan {
   const seen = new Set<string>();
+  // disks that become data sets are no longer there
+  const stays = (thing: { disks?: number[] | undefined }) => useOf(facts, thing) !== 'data';
   const filesystems = facts.mounts.flatMap(({ path, device }) => {
-    const type = facts.filesystems.find((f) => f.device === device)?.type ?? '';
+    const filesystem = facts.filesystems.find((f) => f.device === device);
+    const type = filesystem?.type ?? '';
+    if (filesystem !== undefined && !stays(filesystem)) return [];
     if (seen.has(device) || !(TRIMMABLE.includes(type) || device.startsWith('btrfsvol:'))) return [];
     seen.add(device);
     return [{ path, device, type }];
   });
   const swaps = facts.filesystems
-    .filter((f) => f.type === 'swap' && /^[0-9a-f-]{36}$/i.test(f.uuid))
+    .filter((f) => f.type === 'swap' && stays(f) && /^[0-9a-f-]{36}$/i.test(f.uuid))
     .map(({ device, uuid, label }) => ({ device, uuid, label }));
-  return { filesystems, swaps, volumeGroups: facts.volumeGroups.map((v) => v.name) };
+  return { filesystems, swaps, volumeGroups: facts.volumeGroups.filter(stays).map((v) => v.name) };
 }
 
 function recordPlan(ctx: StageContext, plan: TrimPlan): void {

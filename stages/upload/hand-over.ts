@@ -1,10 +1,12 @@
 /** HANDOVER.txt: how to use what lies in the folder, for people. */
 import * as path from 'node:path';
 import type { DataSetSummary } from '../../core/data-set.ts';
-import { formatBytes } from '../../core/sizes.ts';
+import { formatBytes, GIB } from '../../core/sizes.ts';
 import { printable } from '../../core/text.ts';
 import type { Artifact } from '../../core/types.ts';
+import { fileId } from '../../core/work-disks.ts';
 import type { GlanceResult } from '../../drivers/openstack/upload/index.ts';
+import type { DiskImage } from './glance.ts';
 import type { Provisioning } from './provision.ts';
 
 /** What the text is made of. */
@@ -18,6 +20,8 @@ export interface HandOver {
   hasNetworkData: boolean;
   provisioning?: Provisioning;
   glance?: GlanceResult | undefined;
+  /** Images of further disks in Glance. */
+  disks?: readonly DiskImage[];
 }
 
 /** A word for a POSIX shell. */
@@ -29,16 +33,19 @@ export function shellWord(text: string): string {
 export function handOver(input: HandOver): string {
   const lines: string[] = [`${input.name}: what is here and how to start it`, ''];
   for (const artifact of input.artifacts) {
+    const disk = artifact.disk === undefined ? '' : `, disk ${printable(artifact.disk)}`;
     lines.push(
-      `  ${path.basename(artifact.path)}  ${artifact.format}, ${formatBytes(artifact.bytes)}, for ${artifact.platform}`,
+      `  ${path.basename(artifact.path)}  ${artifact.format}, ${formatBytes(artifact.bytes)}, for ${artifact.platform}${disk}`,
     );
   }
   lines.push('', 'Check the copy first:  sha256sum -c SHA256SUMS', '');
   if (input.dataSets.length > 0) lines.push(...dataSection(input));
   for (const artifact of input.artifacts) {
+    if (artifact.disk !== undefined) continue;
     if (artifact.platform === 'openstack') lines.push(...openstackSection(input, artifact));
     if (artifact.platform === 'qemu') lines.push(...qemuSection(input, artifact));
   }
+  lines.push(...diskSection(input));
   if (input.hasNetworkData) {
     lines.push(
       'The source had fixed addresses; network_data.json describes them in the form of a config drive.',
@@ -109,6 +116,36 @@ function openstackSection(input: HandOver, artifact: Artifact): string[] {
     '  target port_image in nova.conf ([api] vendordata_providers, vendordata_dynamic_targets) that answers with it.',
     '',
   ];
+}
+
+/** How the images of further disks come to the instance. */
+function diskSection({ name, artifacts, disks = [], glance }: HandOver): string[] {
+  const further = artifacts.filter((a) => a.disk !== undefined);
+  if (further.length === 0) return [];
+  const lines = [
+    'Further disks, each an image of its own; attach them and the guest mounts what is on them:',
+  ];
+  const cloud = glance === undefined ? '' : ` --os-cloud ${shellWord(glance.cloud)}`;
+  for (const artifact of further) {
+    const file = path.basename(artifact.path);
+    if (artifact.platform === 'qemu') {
+      lines.push(`  libvirt: one more  --disk ${shellWord(file)},bus=virtio`);
+    }
+    if (artifact.platform !== 'openstack') continue;
+    const image = disks.find((d) => d.disk === artifact.disk);
+    const volume = shellWord(`${name}-${fileId(artifact.disk ?? '')}`);
+    const size = Math.max(1, Math.ceil(artifact.virtualBytes / GIB));
+    if (image === undefined) {
+      lines.push(
+        `  openstack${cloud} image create --disk-format ${artifact.format} --container-format bare --min-disk ${size} --file ${shellWord(file)} ${volume}`,
+      );
+    }
+    lines.push(
+      `  openstack${cloud} volume create --image ${image?.imageId ?? volume} --size ${size} ${volume}`,
+      `  openstack${cloud} server add volume ${shellWord(name)} ${volume}`,
+    );
+  }
+  return [...lines, ''];
 }
 
 function qemuSection({ firmware }: HandOver, artifact: Artifact): string[] {

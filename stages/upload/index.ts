@@ -10,7 +10,7 @@ import type { Stage, StageContext } from '../../core/stage.ts';
 import type { Artifact } from '../../core/types.ts';
 import type { GlanceResult } from '../../drivers/openstack/upload/index.ts';
 import type { GlancePlan } from '../../drivers/openstack/upload/plan.ts';
-import { glanceRequest, planGlance, uploadToGlance } from './glance.ts';
+import { type DiskImage, glanceRequest, planGlance, uploadToGlance } from './glance.ts';
 import { handOver, serverCreate } from './hand-over.ts';
 import { writeProvision } from './provision.ts';
 
@@ -42,7 +42,7 @@ export interface HandedOver {
 /** What was handed over; no URL and no secret is in it. */
 export type UploadResult =
   | ({ destination: 'file' } & HandedOver)
-  | ({ destination: 'glance'; serverCreate: string } & HandedOver & GlanceResult);
+  | ({ destination: 'glance'; serverCreate: string; disks: DiskImage[] } & HandedOver & GlanceResult);
 
 async function plan(ctx: StageContext): Promise<UploadPlan> {
   const files = ['provision.json', 'vendor-data.json', 'user-data.yaml', 'HANDOVER.txt', 'SHA256SUMS'];
@@ -58,7 +58,8 @@ async function plan(ctx: StageContext): Promise<UploadPlan> {
 async function run(ctx: StageContext): Promise<UploadResult> {
   const { out } = ctx.paths;
   const request = glanceRequest(ctx);
-  const glance = request === undefined ? undefined : await uploadToGlance(ctx, request);
+  const uploaded = request === undefined ? undefined : await uploadToGlance(ctx, request);
+  const glance = uploaded?.image;
   const dataSets = ctx.result<DataSetSummary[]>('strip') ?? [];
   // The final contract, where a guest stage left a copy; network_data.json is in `out` already.
   const contract = path.join(ctx.paths.data, 'contract.json');
@@ -67,7 +68,10 @@ async function run(ctx: StageContext): Promise<UploadResult> {
   // After the upload: the life of the URLs begins now.
   const provisioning = await writeProvision(ctx, dataSets);
   const artifacts = ctx.result<Artifact[]>('encode') ?? [];
-  const virtualBytes = Math.max(0, ...artifacts.map((a) => a.virtualBytes));
+  const virtualBytes = Math.max(
+    0,
+    ...artifacts.filter((a) => a.disk === undefined).map((a) => a.virtualBytes),
+  );
   await writeFileAtomic(
     path.join(out, 'HANDOVER.txt'),
     handOver({
@@ -80,6 +84,7 @@ async function run(ctx: StageContext): Promise<UploadResult> {
       hasNetworkData: await exists(path.join(out, 'network_data.json')),
       provisioning,
       glance,
+      disks: uploaded?.disks ?? [],
     }),
   );
   const handed: HandedOver = {
@@ -91,7 +96,7 @@ async function run(ctx: StageContext): Promise<UploadResult> {
   if (glance === undefined) return { destination: 'file', ...handed };
   const userData = dataSets.length > 0 ? path.join(out, 'user-data.yaml') : undefined;
   const command = serverCreate(ctx.request.name, glance, userData);
-  return { destination: 'glance', ...glance, ...handed, serverCreate: command };
+  return { destination: 'glance', ...glance, ...handed, serverCreate: command, disks: uploaded?.disks ?? [] };
 }
 
 /** Digests of everything in the folder; an image's own digest is known since it was encoded. */

@@ -74,6 +74,7 @@ export class Boot {
     const { virtualBytes } = await info({ path: path.resolve(request.image), format: request.format });
     return startMachine({
       image: { path: request.image, format: request.format },
+      moreImages: request.moreImages ?? [],
       diskBytes: virtualBytes + GROW_BYTES,
       firmware: request.firmware ?? (await firmwareOf({ path: request.image, format: request.format })),
       boot: request.platform.boot,
@@ -120,6 +121,7 @@ export class Boot {
         waitForData: dataSets.some((d) => d.mode !== 'manual'),
         units: safeUnits([...dataSets.flatMap((d) => d.neededBy), ...services]),
         pages: pages.map((p) => p.path),
+        mounts: (this.#request.mounts ?? []).length > 0,
       }),
     };
   }

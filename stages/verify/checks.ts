@@ -14,6 +14,8 @@ export interface Expectation {
   services: readonly string[];
   /** Pages the local web server must answer with. */
   pages: readonly { path: string; sha256: string }[];
+  /** Mount points on further disks. */
+  mounts: readonly string[];
   /** Datasource cloud-init must have found, lower case. */
   datasource: string;
   /** Whether the address must come from the platform's DHCP. */
@@ -36,6 +38,7 @@ export function checksOf(report: ReportReader, agentAlive: string | undefined, e
     cloudInitCheck(report, expect.datasource),
     networkCheck(report, expect),
     rootCheck(report),
+    ...(expect.mounts.length > 0 ? [mountsCheck(report, expect.mounts)] : []),
     unitsCheck(report),
     servicesCheck(unitStates(report.text('units')), expect),
     ...(expect.dataSets.length > 0 ? [dataCheck(report, expect.dataSets)] : []),
@@ -114,6 +117,21 @@ function rootCheck(report: ReportReader): Check {
     ok: target === '/' && writable,
     detail: line === '' ? 'not reported' : `${type} on ${source}, ${writable ? 'writable' : 'READ-ONLY'}`,
   };
+}
+
+/** File systems of further disks are where the server had them. */
+function mountsCheck(report: ReportReader, wanted: readonly string[]): Check {
+  // findmnt writes odd characters as \\xHH
+  const decode = (text: string) =>
+    Buffer.from(
+      text.replace(/\\x([0-9a-f]{2})/gi, (_, hex: string) => String.fromCharCode(Number.parseInt(hex, 16))),
+      'latin1',
+    ).toString('utf8');
+  const found = new Set(report.lines('disk-mounts').map((line) => decode(line.split(' ')[0] ?? '')));
+  const missing = wanted.filter((path) => !found.has(path));
+  const ok = missing.length === 0;
+  const list = (ok ? wanted : missing).map(printable).join(', ');
+  return { name: 'mounts of further disks', ok, detail: ok ? list : `not mounted: ${list}`.slice(0, 400) };
 }
 
 function unitsCheck(report: ReportReader): Check {

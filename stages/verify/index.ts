@@ -7,6 +7,7 @@ import { PortError } from '../../core/errors.ts';
 import { Request } from '../../core/request.ts';
 import type { Stage, StageContext } from '../../core/stage.ts';
 import type { Artifact, Verification } from '../../core/types.ts';
+import { useOf } from '../../core/work-disks.ts';
 import { withStore } from '../../drivers/stores/index.ts';
 import { provisionIfAble } from '../../drivers/stores/provision.ts';
 import type { Store } from '../../drivers/stores/store.ts';
@@ -40,6 +41,22 @@ async function plan(ctx: StageContext): Promise<VerifyPlan> {
 function expectedDataSets(ctx: StageContext): ExpectedDataSet[] {
   const taken = ctx.result<DataSetSummary[]>('strip') ?? [];
   return taken.map(({ id, path, mode, neededBy }) => ({ id, path, mode, neededBy }));
+}
+
+/** Mount points on disks beside the one the firmware starts from. */
+function moreMounts({ facts }: StageContext): string[] {
+  return facts.mounts
+    .filter((m) => m.atBoot !== false)
+    .filter(({ device }) => {
+      const filesystem = facts.filesystems.find((f) => f.device === device);
+      const disks = filesystem?.disks ?? [];
+      return (
+        filesystem !== undefined &&
+        useOf(facts, filesystem) !== 'data' &&
+        disks.some((d) => d !== facts.bootDisk)
+      );
+    })
+    .map((m) => m.path);
 }
 
 /** A document for this boot must outlive it, and be worthless soon after. */
@@ -78,7 +95,8 @@ async function bootAll(ctx: StageContext, { boots }: VerifyPlan, store: Store): 
   const results: Verification[] = [];
   // One after the other: under emulation a second machine would only make both slower than their limits.
   for (const { platform: name, firmware } of boots) {
-    const artifact = artifacts.find((a) => a.platform === name);
+    const images = artifacts.filter((a) => a.platform === name);
+    const artifact = images.find((a) => a.disk === undefined);
     const platform = ctx.platforms.find((p) => p.name === name);
     if (artifact === undefined || platform === undefined) {
       throw new PortError('BUG', `no image was encoded for ${name}`);
@@ -88,6 +106,8 @@ async function bootAll(ctx: StageContext, { boots }: VerifyPlan, store: Store): 
       await verifyImage({
         image: artifact.path,
         format: artifact.format,
+        moreImages: images.filter((a) => a.disk !== undefined),
+        mounts: moreMounts(ctx),
         platform,
         firmware,
         logs: ctx.paths.logs,

@@ -12,6 +12,8 @@ export interface ReporterOptions {
   units: readonly string[];
   /** Paths of pages read from http://127.0.0.1/. */
   pages: readonly string[];
+  /** True when the mount points of file systems are asked for. */
+  mounts?: boolean;
 }
 
 /** Names that are safe as words of the script; systemd allows no others in unit names. */
@@ -112,6 +114,7 @@ section addresses ip -j address
 section routes ip -j route show default
 section mounts findmnt -rn -o TARGET,SOURCE,FSTYPE,OPTIONS /
 section space df -Pk /
+[ -z "$WANT_MOUNTS" ] || section disk-mounts findmnt -rn -t ext2,ext3,ext4,xfs,btrfs,vfat,f2fs,jfs,ntfs,ntfs3,fuseblk -o TARGET,SOURCE,FSTYPE
 section failed systemctl list-units --state=failed --plain --no-legend --no-pager --full
 section jobs systemctl list-jobs --no-legend --no-pager --full
 section times systemd-analyze time
@@ -144,6 +147,7 @@ export function reporterScript(options: ReporterOptions): string {
     `UNITS='${safeUnits(options.units).slice(0, 150).join(' ')}'`,
     `PAGES='${pages.join(' ')}'`,
     `WANT_PAGES='${options.pages.length > 0 ? 1 : ''}'`,
+    `WANT_MOUNTS='${options.mounts === true ? 1 : ''}'`,
   ];
   return `#!/bin/sh\n${head.join('\n')}\n${SCRIPT}`;
 }

@@ -13,6 +13,10 @@ export interface VerifyRequest {
   /** qemu-img format name. */
   format: string;
   platform: Platform;
+  /** Images of further disks that are attached. */
+  moreImages?: readonly { path: string; format: string }[];
+  /** Mount points that must be there. */
+  mounts?: readonly string[];
   /** Default: read from the image's partition table. */
   firmware?: 'bios' | 'uefi';
   /** Folder for the serial log, the screenshot and verification-PLATFORM.json. */

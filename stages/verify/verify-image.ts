@@ -33,6 +33,7 @@ export async function verifyImage(request: VerifyRequest): Promise<Verification>
             dataSets,
             services: request.services ?? [],
             pages: request.pages ?? [],
+            mounts: request.mounts ?? [],
             datasource: request.platform.boot.metadata === 'config-drive' ? 'configdrive' : 'nocloud',
             dhcp: request.dhcp ?? true,
             gateway: hasGateway && (request.dhcp ?? true),

@@ -25,6 +25,11 @@ const summary: Summary = {
       lazyAccess: [{ id: EVIL, seconds: 39 }],
     },
   ],
+  disks: [
+    { id: EVIL, path: EVIL, bytes: 1, virtualBytes: 1, use: 'system', boots: true, badRanges: 0 },
+    { id: EVIL, path: EVIL, bytes: 1, virtualBytes: 1, use: 'image', boots: false, badRanges: 1 },
+  ],
+  badRanges: [{ disk: 1, startBytes: 0, lengthBytes: 512, hit: 'files', files: [EVIL], moreFiles: 0 }],
   dataSets: [{ id: 'x', path: EVIL, bytes: 3, storedBytes: 2, files: 1, manifest: EVIL, store: 'file:/s' }],
   cloudImage: {
     cloud: EVIL,
@@ -37,6 +42,7 @@ const summary: Summary = {
     visibility: 'private',
     replaced: [{ id: EVIL, action: 'hidden' }],
     serverCreate: EVIL,
+    disks: [],
   },
   changes: 1,
   stages: [{ name: 'strip', seconds: 2 }],

@@ -178,6 +178,8 @@ export function sampleFacts(change: Partial<Facts> = {}): Facts {
     schema: 'port-image/facts/1',
     disks: [
       {
+        id: 'disk0',
+        use: 'system',
         path: '/disk.raw',
         format: 'raw',
         virtualBytes: 2 ** 33,
@@ -185,6 +187,8 @@ export function sampleFacts(change: Partial<Facts> = {}): Facts {
         partitions: [partition(1, '0x83'), partition(2, '0x8e'), partition(3, '0x82')],
       },
     ],
+    bootDisk: 0,
+    badRanges: [],
     firmware: 'bios',
     volumeGroups: [],
     filesystems: [
@@ -243,6 +247,8 @@ export function makeContext(options: {
     schema: 'port-image/request/1',
     source: '/disk.raw',
     capture: CaptureOptions.parse({}),
+    moreSources: [],
+    disks: {},
     to: options.platforms.map((p) => p.name),
     name: 'test',
     store: 'file:/tmp/store',

@@ -75,7 +75,9 @@ describe.skipIf(requires('qemu-img'))('encode', () => {
 
   function context(platforms: Platform[], more: Partial<Request> = {}): StageContext {
     const facts = {
-      disks: [{ virtualBytes }],
+      disks: [{ id: 'disk0', use: 'system', virtualBytes }],
+      bootDisk: 0,
+      mounts: [],
       filesystems: [{ type: 'ext4', usedBytes: 5 * MIB, sizeBytes: 19 * MIB }],
       candidates: [],
     } as unknown as Facts;

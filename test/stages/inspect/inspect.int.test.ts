@@ -33,7 +33,8 @@ async function inspect(disk: string): Promise<Facts> {
       log: silentLog,
       warn: () => {},
       progress: () => {},
-      capture: { path: disk, format: 'raw', virtualBytes: 0 },
+      disks: [{ id: 'disk0', path: disk, format: 'raw', virtualBytes: 0, badRanges: [] }],
+      uses: {},
       tmpDir: dir,
       root: undefined,
     });

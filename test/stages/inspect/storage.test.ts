@@ -15,13 +15,13 @@ const recorded = (name: string) =>
   parseProbe(
     readFileSync(new URL(`../../../fixtures/recorded/inspect/${name}.probe`, import.meta.url), 'utf8'),
   );
-const capture = { path: '/images/disk.raw', format: 'raw', virtualBytes: 0 };
+const capture = { id: 'disk0', path: '/images/disk.raw', format: 'raw', virtualBytes: 0 };
 const b64 = (text: string) => Buffer.from(text).toString('base64');
 
 describe('a BIOS disk with LVM', () => {
   const probe = recorded('bios-lvm');
   test('table, firmware, volume group', () => {
-    const disks = diskFacts(probe, capture);
+    const disks = diskFacts(probe, [capture]);
     expect(disks).toHaveLength(1);
     expect(disks[0]).toMatchObject({ table: 'dos', virtualBytes: 8 * 1024 ** 3, path: '/images/disk.raw' });
     expect(disks[0]?.partitions.map((p) => [p.device, p.type, p.bootable])).toEqual([
@@ -59,7 +59,7 @@ describe('a BIOS disk with LVM', () => {
 
 test('a UEFI disk whose fstab has NVMe names', () => {
   const probe = recorded('uefi-xfs');
-  expect(firmwareOf(diskFacts(probe, capture))).toBe('uefi');
+  expect(firmwareOf(diskFacts(probe, [capture]))).toBe('uefi');
   expect(planMounts(probe, chooseRoot(probe, undefined)).mounts).toEqual([
     { path: '/', device: '/dev/sda2' },
     { path: '/boot/efi', device: '/dev/sda1' },

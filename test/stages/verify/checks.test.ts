@@ -22,6 +22,7 @@ const GOOD: Record<string, string> = {
   pages: '/ 200 12 aaaa\n',
 };
 const EXPECT: Expectation = {
+  mounts: [],
   dataSets: [],
   services: ['nginx.service'],
   pages: [{ path: '/', sha256: 'aaaa' }],
