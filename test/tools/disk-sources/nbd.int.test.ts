@@ -1,4 +1,5 @@
 import * as fs from 'node:fs/promises';
+import * as net from 'node:net';
 import { tmpdir } from 'node:os';
 import * as path from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
@@ -51,16 +52,14 @@ describe.skipIf(missing)('an NBD server as a disk', () => {
     await fs.rm(socket, { force: true });
     const server = startBackground(program, args);
     servers.push(server);
-    await expect
-      .poll(
-        () =>
-          fs.access(socket).then(
-            () => true,
-            () => server.stderr(),
-          ),
-        { timeout: 10_000 },
-      )
-      .toBe(true);
+    // the socket has a name before anybody listens on it
+    const listens = () =>
+      new Promise<boolean>((resolve) => {
+        const probe = net.connect(socket, () => resolve(true));
+        probe.on('connect', () => probe.destroy());
+        probe.on('error', () => resolve(false));
+      });
+    await expect.poll(listens, { timeout: 10_000 }).toBe(true);
     return server;
   };
   const nbdkit = (...args: string[]) => serve('nbdkit', ['-f', '-r', '-U', socket, ...args]);
