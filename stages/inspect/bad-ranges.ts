@@ -5,7 +5,7 @@ import type { GuestSession } from '../../core/guest.ts';
 import type { StageContext } from '../../core/stage.ts';
 import { printable } from '../../core/text.ts';
 import type { CapturedDisk } from '../../core/types.ts';
-import { allocationMap } from '../../tools/allocation/index.ts';
+import { type AllocationMap, allocationMap } from '../../tools/allocation/index.ts';
 import { openFileSource } from '../../tools/disk-sources/file.ts';
 
 /** Ranges that are looked at; a disk with more is lost anyway. */
@@ -121,11 +121,11 @@ const touches = (a: ByteRange, b: ByteRange): boolean =>
   a.startBytes < b.startBytes + b.lengthBytes && b.startBytes < a.startBytes + a.lengthBytes;
 
 /** What is in use of a disk; undefined when it cannot be told. */
-async function usedOf(ctx: BadRangeContext, disk: number): Promise<ByteRange[] | undefined> {
+async function usedOf(ctx: BadRangeContext, disk: number): Promise<AllocationMap | undefined> {
   try {
     const source = await openFileSource(await ctx.guest.sourceFile(disk));
     try {
-      return (await allocationMap(source, { signal: ctx.signal })).ranges;
+      return await allocationMap(source, { signal: ctx.signal });
     } finally {
       await source.close();
     }
@@ -135,14 +135,17 @@ async function usedOf(ctx: BadRangeContext, disk: number): Promise<ByteRange[] |
   }
 }
 
-function restHit(place: Place, used: readonly ByteRange[] | undefined): BadRange['hit'] {
+function restHit(place: Place, used: AllocationMap | undefined): BadRange['hit'] {
   const { filesystem, range } = place;
   if (filesystem?.type === 'swap') return 'swap';
-  if (used !== undefined && !used.some((u) => touches(u, range))) return 'free';
-  // of a file system with a journal to be replayed nothing is known for sure
-  return filesystem !== undefined && MAPPED.test(filesystem.type) && filesystem.dirty !== true
-    ? 'metadata'
-    : 'unknown';
+  if (used === undefined) return 'unknown';
+  if (!used.ranges.some((u) => touches(u, range))) return 'free';
+  // where the map had to take a whole part for used, free space and metadata cannot be told apart
+  const parts = used.parts.filter((p) =>
+    touches({ startBytes: p.startBytes, lengthBytes: p.sizeBytes }, range),
+  );
+  const isKnown = filesystem !== undefined && MAPPED.test(filesystem.type) && filesystem.dirty !== true;
+  return isKnown && parts.every((p) => p.how !== 'whole') ? 'metadata' : 'unknown';
 }
 
 /** The guest must be mounted. Warns of what is lost. */
