@@ -106,18 +106,25 @@ chown "$4:$5" "$1"
 chmod "$3" "$1"
 if [ -f "$2" ]; then tar -C "$1" --numeric-owner --xattrs --acls -xpf "$2"; rm -f "$2"; fi
 `;
-// Names of everything in the kept paths, folders above them first. $1 is the folder, the rest are kept paths.
+// Names of everything in the kept paths, folders above them first, in base64: an answer of the appliance ends at a NUL.
+// $1 is the folder, the rest are kept paths.
 const LIST_KEPT = `
-set -eu
+set -euf
 cd "$1"
 shift
 for p; do
   d=
   IFS=/; for part in \${p%/*}; do d=\${d:+$d/}$part; printf '%s\\0' "$d"; done; unset IFS
   find "$p" -xdev -print0
-done
+done | base64 -w0
 `;
 const KEPT = '/tmp/port-image-kept.tar';
+
+async function keptNames(guest: GuestSession, folder: string, keep: readonly string[]): Promise<Buffer[]> {
+  const list = Buffer.from(await guest.appliance(LIST_KEPT, [folder, ...keep]), 'base64').toString('latin1');
+  const names = new Set(list.split('\0').filter((n) => n !== ''));
+  return [...names].map((n) => Buffer.from(n, 'latin1'));
+}
 
 /**
  * Takes the file system of a data disk away from the guest. What stays of its content (`.ssh` of homes) and the note go
@@ -125,12 +132,7 @@ const KEPT = '/tmp/port-image-kept.tar';
  */
 export async function detachDisk(guest: GuestSession, set: GuestDataSet): Promise<void> {
   const folder = `/sysroot${set.path}`;
-  const names =
-    set.keep.length === 0
-      ? []
-      : [...new Set((await guest.appliance(LIST_KEPT, [folder, ...set.keep])).split('\0'))].filter(
-          (n) => n !== '',
-        );
+  const names = set.keep.length === 0 ? [] : await keptNames(guest, folder, set.keep);
   const [mode = '755', uid = '0', gid = '0'] = (await guest.appliance(SAVE, [folder, KEPT, ...names]))
     .trim()
     .split(' ');
