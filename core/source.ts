@@ -103,14 +103,29 @@ function parseNbd(text: string): Source {
   return { kind: 'nbd', url: text, host: url.hostname.replace(/^\[|\]$/g, ''), port, exportName };
 }
 
-function parseHttp(text: string): Source {
+/** Marks a URL whose query is not kept: it may be a signature, and job folders hold no secrets. */
+const LEFT_OUT = '?…';
+/** The whole URLs of this process, by what is kept of them. */
+const wholeUrls = new Map<string, string>();
+
+function parseHttp(kept: string): Source {
+  const text = kept.endsWith(LEFT_OUT) ? wholeUrls.get(kept) : kept;
+  if (text === undefined) {
+    throw new PortError(
+      'USAGE',
+      `the query of ${printable(kept)} is not kept in the job: it may be a signature`,
+      {
+        hint: 'run port-image convert with the whole URL and the same --job',
+      },
+    );
+  }
   const url = parseUrl(text);
   if (url.password !== '') {
     throw new PortError('USAGE', 'a password in a URL is refused: it would be seen by everybody', {
       hint: 'put it into ~/.netrc, or use a signed URL',
     });
   }
-  return { kind: 'http', url: text };
+  return { kind: 'http', url: url.href };
 }
 
 function parseGlance(text: string): Source {
@@ -159,8 +174,12 @@ export function parseSource(text: string): Source {
   return { kind: 'path', path: path.resolve(text) };
 }
 
-/** The source as it is kept in `job.json`: paths absolute, URLs as they were written. */
+/** The source as it is kept in `job.json`: paths absolute, URLs as they were written but for the query of a web server. */
 export function sourceText(text: string): string {
   const source = parseSource(text);
-  return source.kind === 'path' ? source.path : text;
+  if (source.kind === 'path') return source.path;
+  if (source.kind !== 'http' || new URL(source.url).search === '') return text;
+  const kept = `${source.url.slice(0, source.url.indexOf('?'))}${LEFT_OUT}`;
+  wholeUrls.set(kept, source.url);
+  return kept;
 }

@@ -1,22 +1,33 @@
 /** Sources that are files: used in place, or unpacked or fetched into the job first. Every one passes the gate. */
+import * as fs from 'node:fs/promises';
+import * as path from 'node:path';
 
-import { PortError } from '../../core/errors.ts';
+import { asPortError, PortError } from '../../core/errors.ts';
 import type { SourceFormat } from '../../core/request.ts';
 import { formatBytes } from '../../core/sizes.ts';
 import type { Change } from '../../core/stage.ts';
 import { printable } from '../../core/text.ts';
 import type { CapturedDisk } from '../../core/types.ts';
+import { type FetchPlan, type FetchSource, fetchImage, planFetch } from '../../tools/fetch-image/index.ts';
 import { inspectImageFile } from '../../tools/image-format/index.ts';
 import { type PackedPlan, packedKind, planPacked, unpack } from '../../tools/packed/index.ts';
 import type { CaptureContext } from './context.ts';
 import { gate } from './gate.ts';
 
 /** A source that is a file, looked at. */
-export type FilePlan = { kind: 'image'; disk: CapturedDisk } | { kind: 'packed'; plan: PackedPlan };
+export type FilePlan =
+  | { kind: 'image'; disk: CapturedDisk }
+  | { kind: 'packed'; plan: PackedPlan }
+  | { kind: 'fetch'; id: string; plan: FetchPlan };
 
 /** What taking the file will write into the job. */
 export function changesOf(planned: FilePlan): Omit<Change, 'stage'>[] {
   if (planned.kind === 'image') return [];
+  if (planned.kind === 'fetch') {
+    const { name, facts } = planned.plan;
+    const size = facts.sizeBytes === undefined ? '' : `, ${formatBytes(facts.sizeBytes)}`;
+    return [{ path: `capture/${planned.id}.fetched`, action: 'create', why: `fetched from ${name}${size}` }];
+  }
   return planned.plan.disks.map(({ id, name, declaredBytes }) => ({
     path: `capture/${id}`,
     action: 'create',
@@ -47,6 +58,43 @@ export async function gatedDisk(
   };
 }
 
+/** Asks for an image that is elsewhere; fetches nothing. Throws SOURCE_REMOTE, CONFIG, USAGE. */
+export async function planFetched(ctx: CaptureContext, source: FetchSource, id: string): Promise<FilePlan> {
+  const plan = await planFetch(source, { checksum: ctx.request.capture.checksum, signal: ctx.signal });
+  for (const text of plan.warnings) ctx.warn(text);
+  return { kind: 'fetch', id, plan };
+}
+
+/** Ends the connections of plans. */
+export async function closePlans(plans: readonly FilePlan[]): Promise<void> {
+  for (const planned of plans) if (planned.kind === 'fetch') await planned.plan.origin.close();
+}
+
+/** Fetches an image; what arrived may be a package. */
+async function fetched(ctx: CaptureContext, id: string, plan: FetchPlan, target: string): Promise<FilePlan> {
+  await fetchImage(plan, target, {
+    signal: ctx.signal,
+    limitBytesPerSecond: ctx.request.capture.limitBytesPerSecond,
+    onRetry: (error) => ctx.log.warn('fetching again', { message: error.message }),
+    onProgress: (doneBytes, totalBytes) =>
+      ctx.progress({
+        text: `fetching ${plan.name}`,
+        doneBytes,
+        ...(totalBytes === undefined ? {} : { totalBytes }),
+      }),
+  });
+  const planned = await planFile(ctx, target, id);
+  const named = plan.diskFormat === 'vhd' ? 'vpc' : plan.diskFormat;
+  if (planned.kind === 'image' && named !== undefined && planned.disk.format !== named) {
+    throw new PortError(
+      'FORMAT_AMBIGUOUS',
+      `${plan.name} is called ${printable(named)} by its cloud and looks like ${planned.disk.format}`,
+      { hint: 'say which it is with --format' },
+    );
+  }
+  return planned;
+}
+
 /** Looks at a file; unpacks nothing. Throws what the gate and the readers of packages throw. */
 export async function planFile(ctx: CaptureContext, file: string, id: string): Promise<FilePlan> {
   const { format } = ctx.request;
@@ -55,7 +103,7 @@ export async function planFile(ctx: CaptureContext, file: string, id: string): P
   if (packed === undefined) {
     return { kind: 'image', disk: await gatedDisk(ctx, file, { id, copied: false, format }) };
   }
-  const plan = await planPacked(file, packed);
+  const plan = await planPacked(file, packed, format);
   for (const text of plan.warnings) ctx.warn(text);
   return { kind: 'packed', plan };
 }
@@ -65,6 +113,20 @@ export async function takeFile(ctx: CaptureContext, planned: FilePlan): Promise<
   if (planned.kind === 'image') {
     await requireUnchanged(planned.disk);
     return [planned.disk];
+  }
+  if (planned.kind === 'fetch') {
+    const target = path.join(ctx.paths.capture, `${planned.id}.fetched`);
+    try {
+      const arrived = await fetched(ctx, planned.id, planned.plan, target);
+      const disks = await takeFile(ctx, arrived);
+      return disks.map((disk) => ({ ...disk, copied: true }));
+    } catch (error) {
+      // what is refused is not kept; with another --format it might pass, and is not fetched again
+      const known = asPortError(error);
+      const isRefused = known.group === 'unsafe' || known.group === 'source';
+      if (isRefused && known.code !== 'FORMAT_AMBIGUOUS') await fs.rm(target, { force: true });
+      throw known;
+    }
   }
   const { plan } = planned;
   const done = new Map<string, { doneBytes: number; totalBytes: number }>();

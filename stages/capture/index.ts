@@ -9,7 +9,7 @@ import type { Stage, StageContext } from '../../core/stage.ts';
 import { printable } from '../../core/text.ts';
 import type { CapturedDisk, CaptureResult, Consistency } from '../../core/types.ts';
 import type { CaptureContext } from './context.ts';
-import { changesOf, type FilePlan, gatedDisk, planFile, takeFile } from './files.ts';
+import { changesOf, closePlans, type FilePlan, gatedDisk, planFetched, planFile, takeFile } from './files.ts';
 import { captureLive, isEnough, type LiveOptions, type LiveSource } from './live.ts';
 import { isLive, type LiveKind, openLiveSource } from './live-sources.ts';
 import { type CaptureState, lastPass, readState } from './state.ts';
@@ -44,8 +44,10 @@ async function planFiles(ctx: CaptureContext): Promise<FilePlan[]> {
         hint: 'name all devices in one source: ssh://host/dev/sda,/dev/sdb',
       });
     }
-    if (source.kind !== 'path') throw new PortError('BUG', `no way to read ${source.kind}`);
-    plans.push(await planFile(ctx, source.path, `disk${plans.length}`));
+    const id = `disk${plans.length}`;
+    plans.push(
+      await (source.kind === 'path' ? planFile(ctx, source.path, id) : planFetched(ctx, source, id)),
+    );
   }
   return plans;
 }
@@ -150,7 +152,11 @@ export async function captureSource(ctx: CaptureContext, options: LiveOptions): 
 
 async function takeFiles(ctx: CaptureContext, files: readonly FilePlan[]): Promise<CaptureResult> {
   const disks: CapturedDisk[] = [];
-  for (const file of files) disks.push(...(await takeFile(ctx, file)));
+  try {
+    for (const file of files) disks.push(...(await takeFile(ctx, file)));
+  } finally {
+    await closePlans(files);
+  }
   return { disks: wantedDisks(ctx, { disks: uniqueIds(disks) }), consistency: 'offline' };
 }
 

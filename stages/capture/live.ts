@@ -5,7 +5,7 @@ import type { Inventory } from '../../core/inventory.ts';
 import { formatBytes, formatSeconds } from '../../core/sizes.ts';
 import { printable } from '../../core/text.ts';
 import type { Consistency } from '../../core/types.ts';
-import { allocationMap } from '../../tools/allocation/index.ts';
+import { allocationMap, type DiskState } from '../../tools/allocation/index.ts';
 import { type DiskCopy, openDiskCopy } from '../../tools/disk-copy/index.ts';
 import type { CaptureContext } from './context.ts';
 import { type PassResult, requireFewBad, runPass } from './pass.ts';
@@ -112,7 +112,10 @@ async function allPasses(
   const limit = options.passes ?? (options.final ? MOST_PASSES : 1);
   for (let made = 0; made < limit; made++) {
     if (options.final && found === 'live' && !worthAnother(lanes, state, made, options)) break;
-    const unbroken = await onePass(ctx, source, lanes, state, { final: false, consistency: 'live' });
+    const unbroken = await onePass(ctx, source, lanes, state, {
+      final: false,
+      state: found === 'live' ? 'live' : 'offline',
+    });
     if (!unbroken || !isEnough(found)) continue;
     // what was in use meanwhile, or read before and after a break, may be a mix of two moments
     const now = await source.consistency();
@@ -159,7 +162,8 @@ async function finalPass(
     );
   }
   if (source.hold === undefined || (freeze === 'none' && quiesce === undefined)) {
-    await onePass(ctx, source, lanes, state, { final: true, consistency: 'live' });
+    // no pass follows this one: file systems that were not closed cleanly are read whole
+    await onePass(ctx, source, lanes, state, { final: true, state: 'offline' });
     return;
   }
   if (freeze !== 'none') refuseLongFreeze(ctx, lanes, state);
@@ -167,7 +171,8 @@ async function finalPass(
   const hold = await source.hold();
   let released: Promise<number | undefined> | undefined;
   try {
-    await onePass(ctx, source, lanes, state, { final: true, consistency: 'live' }, hold);
+    const still = hold.consistency === 'frozen' ? 'frozen' : 'offline';
+    await onePass(ctx, source, lanes, state, { final: true, state: still }, hold);
     released = hold.release();
     const frozenMs = await released;
     markFinal(state, lanes, hold.consistency);
@@ -207,7 +212,7 @@ async function onePass(
   source: LiveSource,
   lanes: readonly Lane[],
   state: CaptureState,
-  kind: { final: boolean; consistency: Consistency },
+  kind: { final: boolean; state: DiskState },
   hold?: Hold,
 ): Promise<boolean> {
   const done = new Map<string, { doneBytes: number; totalBytes: number }>();
@@ -224,7 +229,7 @@ async function onePass(
         const result = await runPass({
           open: () => hold?.open(disk.id) ?? disk.open(),
           copy,
-          allocation: (opened) => rangesOf(ctx, opened),
+          allocation: (opened) => rangesOf(ctx, opened, kind.state),
           pass: number,
           mode: first ? 'resume' : 'full',
           signal,
@@ -250,7 +255,7 @@ async function onePass(
     if (entry.status !== 'fulfilled' || lane === undefined) continue;
     const { resumed, ...result } = entry.value;
     unbroken &&= !resumed && result.reconnects === 0;
-    state.passes.push({ ...recordOf(result), disk: lane.disk.id, ...kind });
+    state.passes.push({ ...recordOf(result), disk: lane.disk.id, final: kind.final, consistency: 'live' });
     reportBad(ctx, lane, result.badRanges);
   }
   await writeState(ctx.paths.capture, state);
@@ -286,8 +291,12 @@ function reportBad(ctx: CaptureContext, lane: Lane, bad: readonly ByteRange[]): 
   );
 }
 
-async function rangesOf(ctx: CaptureContext, disk: DiskSource): Promise<{ ranges: ByteRange[] }> {
-  const map = await allocationMap(disk, { signal: ctx.signal });
+async function rangesOf(
+  ctx: CaptureContext,
+  disk: DiskSource,
+  state: DiskState,
+): Promise<{ ranges: ByteRange[] }> {
+  const map = await allocationMap(disk, { signal: ctx.signal, state });
   for (const part of map.parts) if (part.note !== undefined) ctx.log.info('allocation', { ...part });
   return map;
 }

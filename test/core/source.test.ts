@@ -74,6 +74,13 @@ test('paths become absolute, URLs stay as they were written', () => {
   expect(sourceText('ssh://h/dev/sda')).toBe('ssh://h/dev/sda');
 });
 
+test('the query of a URL, which may be a signature, is known in this process only', () => {
+  const kept = sourceText('https://h/disk.qcow2?sig=secret#top');
+  expect(kept).toBe('https://h/disk.qcow2?…');
+  expect(parseSource(kept)).toEqual({ kind: 'http', url: 'https://h/disk.qcow2?sig=secret#top' });
+  expect(() => parseSource('https://other/disk.qcow2?…')).toThrow(/not kept/);
+});
+
 test('any text is a source or a USAGE error', () => {
   fc.assert(
     fc.property(
