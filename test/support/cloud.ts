@@ -110,7 +110,7 @@ export async function startCloud(options: CloudOptions = {}): Promise<Cloud> {
     value === undefined ? [] : [flag, `${value}`],
   );
   await script('up', ...stateArgs, ...given, ...(settings.tls || state === undefined ? ['--tls'] : []));
-  const known = JSON.parse(await script('status', '--json', ...stateArgs)) as {
+  const known = JSON.parse(await statusJson(stateArgs)) as {
     state: string;
     services: { name: string; url: string }[];
   };
@@ -129,6 +129,14 @@ export async function startCloud(options: CloudOptions = {}): Promise<Cloud> {
     },
   };
   return { ...clouds, project: (name, wanted) => makeProject(clouds, name, wanted ?? {}) };
+}
+
+/** Status 1 says that a service did not answer just now, which on a busy machine is no reason to give up after `up`. */
+async function statusJson(stateArgs: string[]): Promise<string> {
+  return script('status', '--json', ...stateArgs).catch((error: { cause?: { stdout?: string } }) => {
+    if (error.cause?.stdout?.startsWith('{')) return error.cause.stdout;
+    throw error;
+  });
 }
 
 async function script(...args: string[]): Promise<string> {
