@@ -68,7 +68,8 @@ class Gaps {
   /** False when the extent overlaps the one before or leaves its chunk. */
   take(start: number, lengthBytes: number): boolean {
     const end = start + lengthBytes;
-    while ((this.#end ?? Number.POSITIVE_INFINITY) <= start) this.#nextChunk();
+    if (!Number.isSafeInteger(end)) return false;
+    while (this.#end !== undefined && this.#end <= start) this.#nextChunk();
     const chunk = this.#chunks[this.#index];
     const from = chunk === undefined ? 0 : Math.max(this.#at, chunk.logical);
     if (chunk === undefined || lengthBytes < 1 || start < from || end > chunk.logical + chunk.lengthBytes) {

@@ -148,7 +148,12 @@ const BASES: readonly (readonly [
   [
     'gpt',
     requires('sfdisk'),
-    () => withSwap(image(4 * MIB, 'sfdisk', ['-q'], 'label: gpt\n,1M\n,1M\n'), MIB, 2 * MIB),
+    () =>
+      withSwap(
+        image(8 * MIB, 'sfdisk', ['-q'], 'label: gpt\nstart=2048,size=2048\nstart=4096,size=2048\n'),
+        MIB,
+        2 * MIB,
+      ),
     sealGpt,
   ],
   [
