@@ -27,7 +27,7 @@ export function renderReport(input: ReportInput): string {
 <title>${title}</title><style>${{ html: STYLE }}</style></head><body>
 <header><h1>${summary.guest?.hostname ?? 'Conversion'}</h1>
 <p class="lead">${lead(summary)}</p>${verdict(summary)}</header>
-${sizes(input)}${stageTimes(summary)}${outputs(input)}${cloudImage(summary)}${dataSets(summary)}${warnings(summary)}${found(input.facts)}${changes(input.changes)}
+${disks(summary)}${sizes(input)}${stageTimes(summary)}${outputs(input)}${cloudImage(summary)}${dataSets(summary)}${warnings(summary)}${found(input.facts)}${changes(input.changes)}
 <footer>port-image ${PROGRAM_VERSION} · job ${summary.job}</footer></body></html>
 `;
   return page.html;
@@ -80,6 +80,15 @@ function bars(rows: readonly Bar[]): Html {
   )}</svg>`;
 }
 
+/** Only where there is something to tell: several disks, or places that could not be read. */
+function disks({ disks: all, badRanges }: Summary): Html {
+  if (all.length < 2 && badRanges.length === 0) return html``;
+  return html`<section><h2>Disks</h2><table><tr><th>disk</th><th>size</th><th>used as</th><th>unreadable places</th></tr>${all.map(
+    (d) =>
+      html`<tr><td>${d.id} <code>${d.path}</code></td><td>${formatBytes(d.virtualBytes)}</td><td>${d.use ?? ''}${d.boots ? ', starts the system' : ''}</td><td>${d.badRanges}</td></tr>`,
+  )}</table>${badRanges.length === 0 ? html`` : html`<table><tr><th>disk</th><th>unreadable from</th><th>bytes</th><th>hit</th></tr>${badRanges.map((r) => html`<tr><td>${all[r.disk]?.id ?? ''}</td><td>${r.startBytes}</td><td>${r.lengthBytes}</td><td>${r.hit === 'files' ? [...r.files, ...(r.moreFiles > 0 ? [`${r.moreFiles} more`] : [])].join(', ') : r.hit}</td></tr>`)}</table>`}</section>`;
+}
+
 function sizes({ summary, facts }: ReportInput): Html {
   const used = facts?.filesystems.reduce((sum, f) => sum + (f.usedBytes ?? 0), 0) ?? 0;
   const stripped = summary.dataSets.reduce((sum, d) => sum + d.bytes, 0);
@@ -99,7 +108,7 @@ function sizes({ summary, facts }: ReportInput): Html {
           { label: 'data stored', value: stored, text: `${formatBytes(stored)} in the store`, kind: 'data' },
         ]),
     ...summary.outputs.map((o) => ({
-      label: `image ${o.platform}`,
+      label: `image ${o.platform}${o.disk === undefined ? '' : ` ${o.disk}`}`,
       value: o.bytes,
       text: `${formatBytes(o.bytes)} ${o.format}`,
       kind: 'after',
@@ -121,9 +130,10 @@ function stageTimes(summary: Summary): Html {
 
 function outputs({ summary, screenshots, serialTails }: ReportInput): Html {
   return html`<section><h2>Images</h2>${summary.outputs.map((o) => {
-    const picture = screenshots.get(o.platform);
-    const serial = serialTails.get(o.platform);
-    return html`<h3>${o.platform} ${o.verified ? html`<b class="good">verified</b>` : html`<b class="unknown">not verified</b>`}</h3>
+    // a further disk was attached to the machine that proved the first
+    const picture = o.disk === undefined ? screenshots.get(o.platform) : undefined;
+    const serial = o.disk === undefined ? serialTails.get(o.platform) : undefined;
+    return html`<h3>${o.platform}${o.disk === undefined ? '' : `, disk ${o.disk}`} ${o.verified ? html`<b class="good">verified</b>` : html`<b class="unknown">not verified</b>`}</h3>
 <p><code>${o.path}</code><br>${o.format}, ${formatBytes(o.bytes)}, disk of ${formatBytes(o.virtualBytes)}<br>sha256 <code>${o.sha256}</code></p>
 ${o.verification.length === 0 ? html`` : html`<table><tr><th>check</th><th></th><th>what was seen</th></tr>${o.verification.map((c) => html`<tr><td>${c.name}</td><td>${c.ok ? html`<b class="good">ok</b>` : html`<b class="bad">failed</b>`}</td><td>${c.detail}</td></tr>`)}</table>`}
 ${timeToService(o)}

@@ -6,6 +6,7 @@ import { sha256File } from '../../../core/files.ts';
 import { silentLog } from '../../../core/log.ts';
 import type { StageContext } from '../../../core/stage.ts';
 import type { Artifact } from '../../../core/types.ts';
+import { diskProperties } from '../../../drivers/openstack/properties.ts';
 import { handOver, shellWord } from '../../../stages/upload/hand-over.ts';
 import { provisionTemplate, stage } from '../../../stages/upload/index.ts';
 
@@ -79,4 +80,41 @@ test('an image without data sets needs no document', () => {
 test('words for the shell', () => {
   expect(shellWord('shop.qcow2')).toBe('shop.qcow2');
   expect(shellWord("a'b c")).toBe("'a'\\''b c'");
+});
+
+test('images of further disks: how they come to the instance, and nothing a machine would be started by', () => {
+  const artifact = (platform: string, disk?: string): Artifact => ({
+    platform,
+    ...(disk === undefined ? {} : { disk }),
+    path: `/out/shop${disk === undefined ? '' : `-${disk}`}.qcow2`,
+    format: 'qcow2',
+    bytes: 5,
+    virtualBytes: 1.5 * 2 ** 30,
+    sha256: '0',
+  });
+  const artifacts = ['openstack', 'qemu'].flatMap((p) => [artifact(p), artifact(p, 'sdb')]);
+  const input = { name: 'shop', store: 'file:/s', firmware: 'bios' as const, dataSets: [], minDiskGib: 2 };
+  const text = handOver({ ...input, artifacts, hasNetworkData: false });
+  expect(text).toContain(
+    'openstack image create --disk-format qcow2 --container-format bare --min-disk 2 --file shop-sdb.qcow2 shop-sdb',
+  );
+  expect(text).toContain('openstack volume create --image shop-sdb --size 2 shop-sdb');
+  expect(text).toContain('openstack server add volume shop shop-sdb');
+  expect(text).toContain('--disk shop-sdb.qcow2,bus=virtio');
+  expect(text.match(/server create/g)).toHaveLength(1);
+  const whole = {
+    properties: {
+      hw_firmware_type: 'bios',
+      img_config_drive: 'mandatory',
+      port_image_job: 'j',
+      port_image_id: 'i',
+    },
+    minDisk: 2,
+    minRam: 512,
+  };
+  expect(diskProperties(whole, 'sdb')).toEqual({
+    properties: { port_image_job: 'j', port_image_id: 'i', port_image_disk: 'sdb' },
+    minDisk: 2,
+    minRam: 0,
+  });
 });
