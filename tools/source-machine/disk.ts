@@ -1,5 +1,5 @@
 /** A disk of a source machine: asks its helper for blocks, several ahead, and checks each answer. */
-import { hash } from 'node:crypto';
+import { hash, webcrypto } from 'node:crypto';
 import { promisify } from 'node:util';
 import { inflate } from 'node:zlib';
 import {
@@ -17,8 +17,8 @@ import type { Fields, Frame } from './frames.ts';
 
 const inflated = promisify(inflate);
 
-/** Blocks in flight: what the workers of the helper have in hand, and as many on the way. Bounds the memory of both sides. */
-const WINDOW_BLOCKS = 8;
+/** Blocks in flight: what the four workers of the helper have in hand, and some on the way. Bounds the memory of both sides. */
+const WINDOW_BLOCKS = 6;
 
 /** Offsets the helper takes; also right for O_DIRECT. */
 const GRAIN_BYTES = 4096;
@@ -116,7 +116,7 @@ export class RemoteDisk implements DiskSource {
   ): AsyncGenerator<BlockAnswer> {
     const iterator =
       Symbol.asyncIterator in wanted ? wanted[Symbol.asyncIterator]() : wanted[Symbol.iterator]();
-    const flying: { block: WantedBlock; frame: Promise<Frame> }[] = [];
+    const flying: Promise<BlockAnswer>[] = [];
     let more = true;
     try {
       for (;;) {
@@ -125,21 +125,23 @@ export class RemoteDisk implements DiskSource {
           if (next.done === true) {
             more = false;
           } else {
-            const frame = this.ask(next.value, next.value.index * BLOCK_BYTES);
-            frame.catch(() => {}); // awaited when it is its turn
-            flying.push({ block: next.value, frame });
+            const block = next.value;
+            // checked as it arrives, beside what the caller does with the ones before
+            const answer = this.ask(block, block.index * BLOCK_BYTES).then((f) => this.checked(block, f));
+            answer.catch(() => {}); // awaited when it is its turn
+            flying.push(answer);
           }
         }
         const first = flying.shift();
         if (first === undefined) return;
-        const answer = await this.checked(first.block, await orAborted(first.frame, signal));
+        const answer = await orAborted(first, signal);
         yield answer;
         if (answer.data !== undefined) this.memory.give(answer.data);
       }
     } finally {
-      for (const { frame } of flying) {
-        frame.then(
-          ({ payload }) => this.memory.give(payload),
+      for (const answer of flying) {
+        answer.then(
+          ({ data }) => data !== undefined && this.memory.give(data),
           () => {},
         );
       }
@@ -189,7 +191,9 @@ export class RemoteDisk implements DiskSource {
     const content = fields.get('z') === '1' ? await this.unpacked(payload, sentBytes) : payload;
     if (content.length !== sentBytes) throw this.wrong(`${content.length} instead of ${sentBytes} bytes`);
     const data = this.whole(block, content);
-    if (hash('sha256', data, 'hex') !== sum) throw this.wrong('another checksum');
+    // in libuv's threads: the main one has the streams to serve
+    const arrived = Buffer.from(await webcrypto.subtle.digest('SHA-256', data)).toString('hex');
+    if (arrived !== sum) throw this.wrong('another checksum');
     return { ...head, kind, data, sentBytes };
   }
 

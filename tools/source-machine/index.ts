@@ -24,7 +24,7 @@ const MAX_INVENTORY_BYTES = 4 * 1024 * 1024;
 const INVENTORY_MS = 180_000;
 
 /** Blocks kept for reuse on each disk's connection: those in flight and the one in the caller's hands. */
-const KEPT_BLOCKS = 10;
+const KEPT_BLOCKS = 8;
 
 /** The time the transport has after the command's own. */
 const GRACE_MS = 30_000;

@@ -3,6 +3,7 @@ import {
   appendFileSync,
   closeSync,
   ftruncateSync,
+  mkdtempSync,
   openSync,
   readFileSync,
   rmSync,
@@ -406,6 +407,27 @@ describe.skipIf(missing)('logging in', () => {
       }
     },
   );
+
+  test.skipIf(requires('sudo'))('through sudo all is the same', async () => {
+    // a shell that is told it is not root
+    const folder = mkdtempSync(path.join(os.tmpdir(), 'port-image-id-'));
+    writeFileSync(path.join(folder, 'id'), '#!/bin/sh\necho 1000\n', { mode: 0o755 });
+    const user = await startSshd({
+      settings: [`ForceCommand PATH=${folder}:/usr/sbin:/usr/bin:/sbin:/bin sh -c "$SSH_ORIGINAL_COMMAND"`],
+    });
+    try {
+      for (const language of LANGUAGES) {
+        const machine = await openMachine(target(user.port), options({ language, sshConfig: user.config }));
+        const source = await machine.disk(disk);
+        for await (const answer of source.readBlocks(wholeBlocks(DISK_BYTES))) expect(answer.bad).toEqual([]);
+        expect((await machine.run('test -n "$SUDO_COMMAND" && id -u', 5_000)).output).toBe('0\n');
+        await machine.close();
+      }
+    } finally {
+      await user.stop();
+      rmSync(folder, { recursive: true });
+    }
+  });
 
   test('a host that looks like an option is a host', async () => {
     const hosted: MachineTarget = {
