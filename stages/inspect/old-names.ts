@@ -1,6 +1,5 @@
 /** Which disk here a kernel name such as `sdb`, in the guest's fstab, meant on the old machine. */
-import type { FstabEntry } from './fstab.ts';
-import { bareName } from './fstab.ts';
+import { bareName, type FstabEntry } from './fstab-entries.ts';
 import type { Probe } from './probe.ts';
 
 const FAT = new Set(['vfat', 'msdos', 'fat', 'umsdos']);

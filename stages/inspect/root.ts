@@ -2,7 +2,8 @@
 import { PortError } from '../../core/errors.ts';
 import type { Facts } from '../../core/facts.ts';
 import { printable } from '../../core/text.ts';
-import { deviceResolver, parseFstab } from './fstab.ts';
+import { deviceResolver } from './fstab.ts';
+import { parseFstab } from './fstab-entries.ts';
 import { parseOsRelease } from './os.ts';
 import type { Look, Probe } from './probe.ts';
 

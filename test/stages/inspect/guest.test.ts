@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { bootloaderFacts, kernelFacts } from '../../../stages/inspect/boot.ts';
 import { Bundle } from '../../../stages/inspect/bundle.ts';
 import { findCandidates, ownedFolders } from '../../../stages/inspect/candidates.ts';
-import { parseFstab } from '../../../stages/inspect/fstab.ts';
+import { parseFstab } from '../../../stages/inspect/fstab-entries.ts';
 import { networkFacts } from '../../../stages/inspect/network.ts';
 import { elfMachine, parseOsRelease, userFacts } from '../../../stages/inspect/os.ts';
 import { agentFacts, parseDpkgStatus } from '../../../stages/inspect/packages.ts';
