@@ -70,6 +70,16 @@ describe('checks', () => {
     expect(failedChecks({ failed: 'smartmontools.service loaded failed failed SMART\n' })).toEqual([]);
   });
 
+  test('mounts of further disks must be there, whatever they are called', () => {
+    const expectation = { ...EXPECT, mounts: ['/srv/old shop', '/mnt/archive'] };
+    const both = '/ /dev/vda2 ext4\n/srv/old\\x20shop /dev/vdb1 ext4\n/mnt/archive /dev/vdc1 xfs\n';
+    expect(failedChecks({ 'disk-mounts': both }, expectation)).toEqual([]);
+    expect(failedChecks({ 'disk-mounts': both.replace('/mnt/archive', '/mnt') }, expectation)).toEqual([
+      'mounts of further disks',
+    ]);
+    expect(failedChecks({}, expectation)).toEqual(['mounts of further disks']);
+  });
+
   test('an agent that stays silent fails', () => {
     const reader = new ReportReader('n');
     expect(checksOf(reader, undefined, EXPECT).find((c) => c.name === 'guest agent')?.ok).toBe(false);
