@@ -56,21 +56,34 @@ export async function mounted<T>(
   }
 }
 
-/** Every name with mode, size and the sum of its content, in order. */
+/** Names below a folder as bytes, one character each: not all are UTF-8. */
+async function* namesIn(folder: string): AsyncGenerator<string> {
+  for (const entry of await fs.readdir(Buffer.from(folder, 'latin1'), {
+    withFileTypes: true,
+    encoding: 'buffer',
+  })) {
+    const full = `${folder}/${entry.name.toString('latin1')}`;
+    yield full;
+    if (entry.isDirectory()) yield* namesIn(full);
+  }
+}
+
+/** Every name with mode, owner, size and the sum of its content, in order. */
 export async function treeDigest(folder: string): Promise<string[]> {
   const lines: string[] = [];
-  for (const entry of await fs.readdir(folder, { withFileTypes: true, recursive: true })) {
-    const full = path.join(entry.parentPath, entry.name);
+  for await (const name of namesIn(folder)) {
+    const full = Buffer.from(name, 'latin1');
     const facts = await fs.lstat(full);
     let content = '';
-    if (entry.isSymbolicLink()) content = await fs.readlink(full);
-    else if (entry.isFile()) {
+    if (facts.isSymbolicLink()) content = await fs.readlink(full);
+    else if (facts.isFile()) {
       const hash = createHash('sha256');
       for await (const chunk of createReadStream(full)) hash.update(chunk);
       content = hash.digest('hex');
     }
-    const size = entry.isDirectory() ? 0 : facts.size;
-    lines.push(`${path.relative(folder, full)} ${facts.mode.toString(8)} ${size} ${content}`);
+    const size = facts.isDirectory() ? 0 : facts.size;
+    const owner = `${facts.uid}:${facts.gid}`;
+    lines.push(`${name.slice(folder.length)} ${facts.mode.toString(8)} ${owner} ${size} ${content}`);
   }
   return lines.sort();
 }
