@@ -3,6 +3,7 @@ import type { DiskSource } from '../../core/disk-source.ts';
 import type { Source } from '../../core/source.ts';
 import { printable } from '../../core/text.ts';
 import { openNbdSource } from '../../tools/disk-sources/nbd.ts';
+import { openEbsSnapshot } from '../../tools/ebs/index.ts';
 import type { CaptureContext } from './context.ts';
 import type { LiveSource } from './live.ts';
 import { openMachineSource } from './machine.ts';
@@ -33,5 +34,5 @@ async function oneDisk(name: string, open: () => Promise<DiskSource>): Promise<L
 export async function openLiveSource(ctx: CaptureContext, source: LiveKind): Promise<LiveSource> {
   if (source.kind === 'ssh' || source.kind === 'host') return openMachineSource(ctx, source);
   if (source.kind === 'nbd') return oneDisk(printable(source.url), () => openNbdSource(source, ctx));
-  throw new Error('later');
+  return oneDisk(printable(`ebs://${source.region}/${source.snapshot}`), () => openEbsSnapshot(source, ctx));
 }
