@@ -54,7 +54,10 @@ async function forgetConversion(dir: string, source: string): Promise<void> {
   } finally {
     await journal.close();
   }
-  await fs.rm(paths.work, { force: true }); // it stands on the copy that is about to change
+  // they stand on the copy that is about to change
+  for (const name of await fs.readdir(paths.dir)) {
+    if (/^work(-.*)?\.qcow2$/.test(name)) await fs.rm(path.join(paths.dir, name), { force: true });
+  }
 }
 
 /** Captures a source into a folder. Throws what the capture stage throws, and JOB_LOCKED, JOB_MISMATCH. */

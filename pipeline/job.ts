@@ -76,6 +76,15 @@ async function isForNewJob(paths: JobPaths): Promise<boolean> {
   );
 }
 
+/** Makes a folder again what `port-image capture` left: the copy of the source, and no job. */
+export async function forgetJob(paths: JobPaths): Promise<void> {
+  for (const name of await fs.readdir(paths.dir)) {
+    const target = path.join(paths.dir, name);
+    if (target !== paths.capture && target !== paths.logs)
+      await fs.rm(target, { recursive: true, force: true });
+  }
+}
+
 /** Opens an existing job. Throws JOB_UNKNOWN, JOB_TAMPERED. */
 export async function openJob(dir: string): Promise<{ paths: JobPaths; request: Request }> {
   const paths = jobPaths(path.resolve(dir));

@@ -53,9 +53,7 @@ function printOutcome(outcome: CaptureOutcome): void {
     for (const line of lines) out(line);
   }
   for (const disk of outcome.disks) {
-    out(
-      `${disk.id.padEnd(10)}${printable(disk.path)}  ${disk.format}, ${formatBytes(disk.virtualBytes)}, ${disk.use}`,
-    );
+    out(`${disk.id.padEnd(10)}${printable(disk.path)}  ${disk.format}, ${formatBytes(disk.virtualBytes)}`);
   }
   out(`consistency: ${outcome.consistency}`);
   out(`job: ${outcome.job}`);

@@ -5,7 +5,7 @@ import { PortError } from '../../core/errors.ts';
 import { exists } from '../../core/files.ts';
 import { printable } from '../../core/text.ts';
 import { requireClouds } from '../../pipeline/cloud-check.ts';
-import { createJob } from '../../pipeline/job.ts';
+import { createJob, forgetJob, jobPaths } from '../../pipeline/job.ts';
 import { captureFlags } from '../capture-request.ts';
 import { finishJob } from '../finish.ts';
 import { buildRequest, type ConvertFlags } from '../request.ts';
@@ -98,14 +98,15 @@ Examples:
           flags.strip.push(...paths);
         }
         const { request, dir } = await buildRequest(source, flags);
-        const isNew = !(await exists(dir));
+        const isNew = !(await exists(jobPaths(dir).request));
         if (isNew) await requireClouds(request, interruption.signal);
         const job = await createJob(dir, request);
         const leave = async (): Promise<boolean> => {
-          // a dry run, and a refusal before anything was made, leave nothing behind; a part of a copy is kept
+          // a dry run, and a refusal before anything was made, leave nothing behind; a copy of the source is kept
           const copied = (await fs.readdir(job.capture).catch(() => [])).length > 0;
           if (!isNew || (copied && flags.dryRun !== true)) return false;
-          await fs.rm(job.dir, { recursive: true, force: true });
+          if (copied) await forgetJob(job);
+          else await fs.rm(job.dir, { recursive: true, force: true });
           return true;
         };
         await finishJob(job.dir, {

@@ -77,8 +77,9 @@ async function plan(ctx: StageContext): Promise<CapturePlan> {
   await requireFreeSpace(paths.dir, OVERLAY_BYTES, 'the work disk');
   const source = parseSource(request.source);
   if (isLive(source) && request.moreSources.length === 0) {
-    await planLive(ctx, source);
-    return { copies: true, files: [] };
+    const isHere = isFinal(await readState(paths.capture, request.source));
+    if (!isHere) await planLive(ctx, source);
+    return { copies: !isHere, files: [] };
   }
   const files = await planFiles(ctx);
   const changes = files.flatMap(changesOf);
@@ -132,11 +133,16 @@ async function takeLive(ctx: CaptureContext, source: LiveKind, options: LiveOpti
   }
 }
 
+/** Whether a last pass was made over every disk. */
+function isFinal(state: CaptureState | undefined): boolean {
+  const last = state?.disks.map(({ id }) => lastPass(state, id)) ?? [];
+  return last.length > 0 && last.every((p) => p?.final === true);
+}
+
 /** What an earlier `port-image capture --final` left is taken as it is: the source need not be there any more. */
 async function finishedCopy(ctx: CaptureContext): Promise<CaptureResult | undefined> {
   const state = await readState(ctx.paths.capture, ctx.request.source);
-  const last = state?.disks.map(({ id }) => lastPass(state, id)) ?? [];
-  if (state === undefined || last.length === 0 || !last.every((p) => p?.final === true)) return undefined;
+  if (state === undefined || !isFinal(state)) return undefined;
   return { disks: await copiedDisks(ctx, state), consistency: consistencyOf(state) };
 }
 

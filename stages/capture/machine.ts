@@ -3,6 +3,7 @@ import * as path from 'node:path';
 import type { DiskSource } from '../../core/disk-source.ts';
 import { asPortError, PortError } from '../../core/errors.ts';
 import type { Inventory } from '../../core/inventory.ts';
+import { pause } from '../../core/pause.ts';
 import type { Source } from '../../core/source.ts';
 import { printable } from '../../core/text.ts';
 import type { Consistency } from '../../core/types.ts';
@@ -17,6 +18,9 @@ export type MachineSource = Extract<Source, { kind: 'ssh' | 'host' }>;
 const COMMAND_MS = 10 * 60_000;
 /** After Ctrl-C there is not more time than this to start the user's services again. */
 const INTERRUPTED_MS = 8_000;
+/** A connection that broke is opened again after 1, 2, 4, … 32 seconds: a minute in all. */
+const FIRST_DELAY_MS = 1_000;
+const LAST_DELAY_MS = 32_000;
 /** File systems that cannot be frozen and hardly ever change: the boot loader's partition. */
 const NEVER_FROZEN: readonly string[] = ['vfat', 'msdos', 'exfat'];
 
@@ -69,16 +73,17 @@ class Machine implements LiveSource {
     });
   }
 
-  /** Asks the machine; over a new connection when the old one broke while nothing was asked. */
+  /** Asks the machine. One that answered before is given time to come back; one that never did is told at once. */
   async #ask<T>(question: (machine: SourceMachine) => Promise<T>): Promise<T> {
-    const isOld = this.#machine !== undefined;
-    try {
-      return await question(await this.#connect());
-    } catch (error) {
-      if (!isOld || !(error instanceof PortError) || error.code !== 'SOURCE_REMOTE') throw error;
-      await this.#machine?.close();
-      this.#machine = undefined;
-      return question(await this.#connect());
+    for (let delayMs = FIRST_DELAY_MS; ; delayMs *= 2) {
+      try {
+        return await question(await this.#connect());
+      } catch (error) {
+        const isBreak = error instanceof PortError && error.code === 'SOURCE_REMOTE' && error.temporary;
+        if (!isBreak || this.inventory === undefined || delayMs > LAST_DELAY_MS) throw error;
+        this.#ctx.log.warn('asking again', { message: error.message, delayMs });
+        await pause(delayMs, this.#ctx.signal);
+      }
     }
   }
 
