@@ -21,7 +21,7 @@ export class Instance {
   }
 
   /** Waits until the agent answers, also after a reset. */
-  async ready(limitMs = 300_000): Promise<void> {
+  async ready(limitMs = 600_000): Promise<void> {
     const end = performance.now() + limitMs;
     while (performance.now() < end) {
       const id = randomBytes(4).readUInt32BE();
@@ -60,7 +60,7 @@ export class Instance {
   }
 
   /** Waits until a script succeeds. What it printed last is in the error. */
-  async until(what: string, script: string, limitMs = 240_000): Promise<void> {
+  async until(what: string, script: string, limitMs = 600_000): Promise<void> {
     const end = performance.now() + limitMs;
     let last: GuestResult | undefined;
     while (performance.now() < end) {
