@@ -1,5 +1,5 @@
 /** The two questions of the EBS direct API that read a snapshot. Nothing but reading is asked here. */
-import { webcrypto } from 'node:crypto';
+import { createHash } from 'node:crypto';
 import type { Readable } from 'node:stream';
 import type * as Sdk from '@aws-sdk/client-ebs';
 import { PortError } from '../../core/errors.ts';
@@ -147,6 +147,7 @@ export class EbsApi {
       body?.destroy();
       throw nonsense(this.#name, `block ${index} comes without its length of 512 KiB or its SHA-256`);
     }
+    const sum = createHash('sha256');
     let filled = 0;
     try {
       for await (const chunk of body ?? []) {
@@ -154,6 +155,7 @@ export class EbsApi {
         // leaving the loop ends the body, however long it is
         if (piece.length > target.length - filled) throw new Error('longer than it said');
         filled += piece.copy(target, filled);
+        sum.update(piece);
       }
       if (filled < target.length) throw new Error('shorter than it said');
     } catch (cause) {
@@ -163,8 +165,7 @@ export class EbsApi {
         hint: 'check the network',
       });
     }
-    const sum = await webcrypto.subtle.digest('SHA-256', target as Buffer<ArrayBuffer>);
-    if (Buffer.from(sum).toString('base64') === Checksum) return undefined;
+    if (sum.digest('base64') === Checksum) return undefined;
     return new PortError('SOURCE_REMOTE', `${this.#name}: block ${index} is not what its checksum says`, {
       hint: 'something between EBS and this machine changes what it passes on, or the memory of this machine is bad',
     });

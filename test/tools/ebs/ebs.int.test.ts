@@ -16,6 +16,8 @@ import {
   type WantedBlock,
 } from '../../../core/disk-source.ts';
 import { parseSource, type Source } from '../../../core/source.ts';
+import type { CaptureContext } from '../../../stages/capture/context.ts';
+import { openLiveSource } from '../../../stages/capture/live-sources.ts';
 import { runPass } from '../../../stages/capture/pass.ts';
 import { openDiskCopy } from '../../../tools/disk-copy/index.ts';
 import { openEbsSnapshot } from '../../../tools/ebs/index.ts';
@@ -134,6 +136,16 @@ describe.skipIf(program === undefined)(
       expect(await disk.read(SIZE_GIB * GIB, 512)).toHaveLength(0);
     });
 
+    test('is a live source with one disk', async () => {
+      const signal = new AbortController().signal;
+      const live = await openLiveSource({ signal } as CaptureContext, source);
+      expect(live.name).toBe(`ebs://${REGION}/${source.snapshot}`);
+      expect(live.disks.map((d) => d.sizeBytes)).toEqual([SIZE_GIB * GIB]);
+      const disk = await live.disks[0]?.open();
+      if (disk !== undefined) open.push(disk);
+      expect((await disk?.read(EBS, 512))?.equals(content(EBS, 512))).toBe(true);
+    });
+
     test('a block is asked for once when its parts are read one after the other', async () => {
       const disk = await opened();
       for (let at = 0; at < EBS; at += 64 * 1024) await disk.read(at, 4096);
@@ -210,7 +222,7 @@ describe.skipIf(program === undefined)(
         });
         expect(result.reconnects).toBe(0);
         // refused by the front, for its token
-      expect(proxy.requests.some((r) => r.status === 400 && !r.faulty)).toBe(true);
+        expect(proxy.requests.some((r) => r.status === 400 && !r.faulty)).toBe(true);
         expect(proxy.requests.filter((r) => r.faulty)).toHaveLength(7);
         const handle = await fs.open(copy.rawPath);
         for (const index of [...STORED, 2, 4, 14, 100, 4101]) {
