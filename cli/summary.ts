@@ -1,4 +1,5 @@
 /** The end of a conversion, for people. */
+import type { PassRecord } from '../core/capture-pass.ts';
 import { formatBytes, formatSeconds } from '../core/sizes.ts';
 import { printable } from '../core/text.ts';
 import type { Summary } from '../pipeline/summary.ts';
@@ -11,8 +12,9 @@ export function printSummary(summary: Summary): void {
   out('');
   row(
     'source',
-    `${printable(source.path)}  ${formatBytes(source.virtualBytes)} disk, ${unchanged(source.sha256Unchanged)}`,
+    `${printable(source.path)}  ${formatBytes(source.virtualBytes)} disk, ${sourceState(summary)}`,
   );
+  for (const pass of summary.capture?.passes ?? []) row('pass', passText(pass));
   if (summary.disks.length > 1) {
     for (const disk of summary.disks) {
       const boots = disk.boots ? ', starts the system' : '';
@@ -64,6 +66,18 @@ export function printSummary(summary: Summary): void {
     out('Start an instance:');
     out(`  ${cloudImage.serverCreate}`);
   }
+}
+
+/** One pass over a disk in one line. */
+export function passText(pass: PassRecord): string {
+  const still = pass.frozenMs === undefined ? '' : `, stood still ${formatSeconds(pass.frozenMs / 1000)}`;
+  const name = pass.final ? `${pass.number} (last)` : String(pass.number);
+  return `${name} over ${printable(pass.disk)}: ${formatBytes(pass.allocatedBytes)} in use, ${formatBytes(pass.sentBytes)} new, ${formatBytes(pass.wireBytes)} on the wire, ${formatSeconds(pass.seconds)}${still}`;
+}
+
+function sourceState({ source, capture }: Summary): string {
+  if (capture !== null && capture.passes.length > 0) return `copied, ${capture.consistency}`;
+  return unchanged(source.sha256Unchanged);
 }
 
 function unchanged(value: boolean | null): string {

@@ -1,5 +1,7 @@
 /** `facts.json`: what was found on the source. One schema gives the type, the check and the published JSON Schema. */
 import * as z from 'zod';
+import { Inventory } from './inventory.ts';
+import { PackedMachine } from './packed-machine.ts';
 
 /** Where a run of bytes of a block device lies on a disk of the job. */
 export const DeviceExtent = z.object({
@@ -189,6 +191,8 @@ export const Facts = z.object({
   users: z.array(User),
   packages: z.array(InstalledPackage),
   candidates: z.array(Candidate),
+  inventory: Inventory.optional().describe('of the running machine the disks were copied from'),
+  hardware: PackedMachine.optional().describe('virtual hardware the package told of'),
   pages: z
     .array(z.object({ path: z.string(), file: z.string(), sha256: z.string() }))
     .describe('static pages the local web server answers on port 80, with the sha256 of their files'),

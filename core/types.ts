@@ -8,9 +8,13 @@
  * The schemas live beside their subject: request.ts (what was asked), facts.ts (what was found), data-set.ts (what was
  * stripped), contract.ts (what the image says about itself), platform.ts (where it runs), stage.ts (one step).
  */
+
+import type { PassRecord } from './capture-pass.ts';
 import type { DataMode } from './data-set.ts';
 import type { ByteRange } from './disk-source.ts';
 import type { DiskUse } from './facts.ts';
+import type { Inventory } from './inventory.ts';
+import type { PackedMachine } from './packed-machine.ts';
 
 export type { DiskUse, Facts } from './facts.ts';
 export type { GuestFiles, GuestSession } from './guest.ts';
@@ -52,6 +56,12 @@ export interface CaptureResult {
   /** At least one; in the order the source names them, which means nothing. */
   disks: CapturedDisk[];
   consistency: Consistency;
+  /** All passes that made the copies, oldest first; absent when nothing was read through a connection. */
+  passes?: PassRecord[];
+  /** Of the machine, when the source is one. */
+  inventory?: Inventory;
+  /** Virtual hardware a package told of. */
+  hardware?: PackedMachine;
 }
 
 /** One encoded image. */

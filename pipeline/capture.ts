@@ -1,13 +1,13 @@
 /** Capturing without a conversion: into a folder that a conversion takes up later, or that one has used before. */
 import * as fs from 'node:fs/promises';
 import * as path from 'node:path';
+import type { PassRecord } from '../core/capture-pass.ts';
 import { asPortError, PortError } from '../core/errors.ts';
 import { exists, makeDir } from '../core/files.ts';
-import type { Inventory } from '../core/inventory.ts';
 import { printable } from '../core/text.ts';
 import type { CaptureResult } from '../core/types.ts';
 import type { CaptureRequest } from '../stages/capture/context.ts';
-import { captureSource, type PassRecord, readState } from '../stages/capture/index.ts';
+import { captureSource, readState } from '../stages/capture/index.ts';
 import { detachStale } from '../tools/qemu-storage-daemon.ts';
 import type { Listener } from './events.ts';
 import { jobPaths, openJob } from './job.ts';
@@ -31,8 +31,6 @@ export interface CaptureOutcome extends CaptureResult {
   source: string;
   /** Passes of this run; empty when the source was used in place, fetched or unpacked. */
   passes: PassRecord[];
-  /** What was found on the machine, when the source is one. */
-  inventory: Inventory | null;
   warnings: string[];
 }
 
@@ -93,13 +91,11 @@ export async function captureInto(
       },
       { final: options.final, passes: options.passes },
     );
-    const state = await readState(paths.capture, request.source);
     return {
       job: paths.dir,
       source: request.source,
       ...result,
-      passes: state?.passes.slice(before) ?? [],
-      inventory: state?.inventory ?? null,
+      passes: result.passes?.slice(before) ?? [],
       warnings,
     };
   } catch (error) {

@@ -1,5 +1,6 @@
 /** The result of a job as one object: what `convert --json` prints, and what the report and the terminal show. */
 import * as fs from 'node:fs/promises';
+import type { PassRecord } from '../core/capture-pass.ts';
 import type { DataSetSummary } from '../core/data-set.ts';
 import { type BadRange, type DiskUse, Facts } from '../core/facts.ts';
 import type { Request } from '../core/request.ts';
@@ -10,6 +11,7 @@ import type {
   Artifact,
   CaptureResult,
   Check,
+  Consistency,
   LazyAccess,
   TimeToService,
   Verification,
@@ -37,6 +39,8 @@ export interface Summary {
   }[];
   /** What places that could not be read hit. */
   badRanges: BadRange[];
+  /** How far the copy is one of a single moment, and the passes that made it; null before capture. */
+  capture: { consistency: Consistency; passes: PassRecord[] } | null;
   guest: { distro: string; version: string; firmware: string; hostname: string } | null;
   outputs: {
     platform: string;
@@ -149,6 +153,8 @@ export async function summarize(
       badRanges: badRanges.length,
     })),
     badRanges: facts?.badRanges ?? [],
+    capture:
+      capture === undefined ? null : { consistency: capture.consistency, passes: capture.passes ?? [] },
     guest:
       facts === undefined
         ? null

@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # Quiesces what is known to need it, says `ready`, waits for the end of its input, undoes it. Run by the helper as root.
 # Lines for the caller: `hook NAME ok|failed TEXT`. Nothing here stays when the input ends, whatever happened before.
 

@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # What the machine is, as sections of plain facts. Reads only, changes nothing, starts nothing that stays; no secrets: no arguments or
 # environments of processes, no configuration but resolver and os-release. The sender sets `mark`, a random word: what a
 # file or program says cannot pass for the head of a section.

@@ -31,7 +31,7 @@ function passesOf(text: string | undefined): number | undefined {
 
 function printOutcome(outcome: CaptureOutcome): void {
   const { inventory } = outcome;
-  if (inventory !== null) {
+  if (inventory !== undefined) {
     out(`${printable(inventory.hostname)}: ${printable(inventory.os.name)}, ${inventory.firmware}`);
   }
   if (outcome.passes.length > 0) {

@@ -27,7 +27,7 @@ export function renderReport(input: ReportInput): string {
 <title>${title}</title><style>${{ html: STYLE }}</style></head><body>
 <header><h1>${summary.guest?.hostname ?? 'Conversion'}</h1>
 <p class="lead">${lead(summary)}</p>${verdict(summary)}</header>
-${disks(summary)}${sizes(input)}${stageTimes(summary)}${outputs(input)}${cloudImage(summary)}${dataSets(summary)}${warnings(summary)}${found(input.facts)}${changes(input.changes)}
+${captured(summary)}${disks(summary)}${sizes(input)}${stageTimes(summary)}${outputs(input)}${cloudImage(summary)}${dataSets(summary)}${warnings(summary)}${found(input.facts)}${changes(input.changes)}
 <footer>port-image ${PROGRAM_VERSION} · job ${summary.job}</footer></body></html>
 `;
   return page.html;
@@ -52,12 +52,15 @@ function verdict(summary: Summary): Html {
         ? html`<b class="good">verified: ${checks.length} checks passed</b>`
         : html`<b class="bad">${failed} checks failed</b>`;
   const { sha256Unchanged } = summary.source;
+  const consistency = (summary.capture?.passes.length ?? 0) > 0 ? summary.capture?.consistency : undefined;
   const source =
-    sha256Unchanged === true
-      ? html`<b class="good">source unchanged</b>`
-      : sha256Unchanged === null
-        ? html`<b class="unknown">source not checked to the end</b>`
-        : html`<b class="bad">source changed</b>`;
+    consistency !== undefined
+      ? html`<b class="${consistency === 'live' ? 'bad' : 'good'}">copied: ${consistency}</b>`
+      : sha256Unchanged === true
+        ? html`<b class="good">source unchanged</b>`
+        : sha256Unchanged === null
+          ? html`<b class="unknown">source not checked to the end</b>`
+          : html`<b class="bad">source changed</b>`;
   return html`<p class="verdict">${boot} ${source} <b class="plain">${summary.changes} changes</b> <b class="plain">${summary.applianceLaunches} appliance launch${summary.applianceLaunches === 1 ? '' : 'es'}</b></p>`;
 }
 
@@ -78,6 +81,25 @@ function bars(rows: readonly Bar[]): Html {
       return html`<text class="label" x="150" y="${y + 17}">${row.label}</text><rect class="${row.kind}" x="160" y="${y + 4}" width="${width}" height="18" rx="2"/><text x="${168 + width}" y="${y + 17}">${row.text}</text>`;
     },
   )}</svg>`;
+}
+
+/** Passes over a source that was copied: what each cost, and how long the source stood still. */
+function captured({ capture }: Summary): Html {
+  if (capture === null || capture.passes.length === 0) return html``;
+  const { passes, consistency } = capture;
+  const downMs = Math.max(0, ...passes.map((p) => p.frozenMs ?? 0));
+  const rows = passes.map((p) => ({
+    label: `pass ${p.number} ${p.disk}`,
+    value: p.sentBytes,
+    text: `${formatBytes(p.sentBytes)} of ${formatBytes(p.allocatedBytes)} in use`,
+    kind: 'data',
+  }));
+  return html`<section><h2>Capture <b class="${consistency === 'live' ? 'bad' : 'good'}">${consistency}</b></h2>
+<p>${downMs === 0 ? 'The source never stood still.' : `The source stood still for ${formatSeconds(downMs / 1000)}.`}</p>${bars(rows)}
+<table><tr><th>pass</th><th>disk</th><th>began</th><th>time</th><th>in use</th><th>new</th><th>on the wire</th><th>stood still</th><th>cut off</th><th>copy</th></tr>${passes.map(
+    (p) =>
+      html`<tr><td>${p.number}${p.final ? ' (last)' : ''}</td><td>${p.disk}</td><td>${p.startedAt}</td><td>${formatSeconds(p.seconds)}</td><td>${formatBytes(p.allocatedBytes)}</td><td>${formatBytes(p.sentBytes)}</td><td>${formatBytes(p.wireBytes)}</td><td>${p.frozenMs === undefined ? '' : formatSeconds(p.frozenMs / 1000)}</td><td>${p.reconnects}</td><td>${p.consistency}</td></tr>`,
+  )}</table></section>`;
 }
 
 /** Only where there is something to tell: several disks, or places that could not be read. */
@@ -219,9 +241,43 @@ function found(facts: Facts | undefined): Html {
         .join(', '),
     ],
     ['packages', String(facts.packages.length)],
+    ...machineRows(facts),
     ['agents', facts.agents.map((a) => `${a.platform}: ${a.package ?? a.path ?? ''}`).join(', ') || 'none'],
   ];
   return html`<section><h2>What was found</h2><table>${rows.map(([name, text]) => html`<tr><th>${name}</th><td class="lines">${text}</td></tr>`)}</table></section>`;
+}
+
+/** What was seen on the machine while it ran, and what a package said of its hardware. */
+function machineRows({ inventory: live, hardware }: Facts): [string, string][] {
+  const rows: [string, string][] = [];
+  if (live !== undefined) {
+    rows.push(
+      [
+        'machine',
+        [live.vendor, live.product, `${live.cpus} CPUs`, formatBytes(live.memoryBytes)]
+          .filter(Boolean)
+          .join(', '),
+      ],
+      [
+        'its cards',
+        live.interfaces.map((i) => `${i.name} ${i.mac ?? ''} ${i.addresses.join(' ')}`).join('\n'),
+      ],
+      ['running', live.services.join(', ')],
+      [
+        'listening',
+        live.ports.map((p) => `${p.protocol} ${p.address}:${p.port} ${p.program ?? ''}`).join('\n'),
+      ],
+      ['its agents', live.agents.join(', ') || 'none'],
+    );
+  }
+  if (hardware !== undefined) {
+    const nics = hardware.nics.map((n) => `${n.model ?? 'card'} ${n.mac ?? ''}`).join(', ');
+    rows.push([
+      'package',
+      `${hardware.name ?? ''} ${hardware.firmware}, ${hardware.guestOsId ?? ''}, ${nics}`,
+    ]);
+  }
+  return rows;
 }
 
 function changes(list: readonly Change[]): Html {

@@ -3,6 +3,7 @@ import * as fs from 'node:fs/promises';
 import * as path from 'node:path';
 
 import { asPortError, PortError } from '../../core/errors.ts';
+import type { PackedMachine } from '../../core/packed-machine.ts';
 import type { SourceFormat } from '../../core/request.ts';
 import { formatBytes } from '../../core/sizes.ts';
 import type { Change } from '../../core/stage.ts';
@@ -56,6 +57,11 @@ export async function gatedDisk(
     use: use === undefined || use === 'skip' ? 'system' : use,
     badRanges: [],
   };
+}
+
+/** Virtual hardware a package tells of; of one that is still to be fetched nothing is known. */
+export function hardwareOf(planned: FilePlan): PackedMachine | undefined {
+  return planned.kind === 'packed' ? planned.plan.machine : undefined;
 }
 
 /** Asks for an image that is elsewhere; fetches nothing. Throws SOURCE_REMOTE, CONFIG, USAGE. */

@@ -9,13 +9,22 @@ import type { Stage, StageContext } from '../../core/stage.ts';
 import { printable } from '../../core/text.ts';
 import type { CapturedDisk, CaptureResult, Consistency } from '../../core/types.ts';
 import type { CaptureContext } from './context.ts';
-import { changesOf, closePlans, type FilePlan, gatedDisk, planFetched, planFile, takeFile } from './files.ts';
+import {
+  changesOf,
+  closePlans,
+  type FilePlan,
+  gatedDisk,
+  hardwareOf,
+  planFetched,
+  planFile,
+  takeFile,
+} from './files.ts';
 import { captureLive, isEnough, type LiveOptions, type LiveSource } from './live.ts';
 import { isLive, type LiveKind, openLiveSource } from './live-sources.ts';
 import { type CaptureState, lastPass, readState } from './state.ts';
 
 export { gate } from './gate.ts';
-export { type PassRecord, readState } from './state.ts';
+export { readState } from './state.ts';
 
 const Options = z.object({
   source: Request.shape.source,
@@ -121,13 +130,23 @@ function consistencyOf(state: CaptureState): Consistency {
   return last[0]?.consistency ?? 'live';
 }
 
+async function resultOf(ctx: CaptureContext, state: CaptureState): Promise<CaptureResult> {
+  const { passes, inventory } = state;
+  return {
+    disks: await copiedDisks(ctx, state),
+    consistency: consistencyOf(state),
+    passes,
+    ...(inventory === undefined ? {} : { inventory }),
+  };
+}
+
 async function takeLive(ctx: CaptureContext, source: LiveKind, options: LiveOptions): Promise<CaptureResult> {
   const before = await readState(ctx.paths.capture, ctx.request.source);
   const live: LiveSource = await openLiveSource(ctx, source);
   try {
     const disks = wantedDisks(ctx, live);
     const state = await captureLive(ctx, live, disks, before, options);
-    return { disks: await copiedDisks(ctx, state), consistency: consistencyOf(state) };
+    return await resultOf(ctx, state);
   } finally {
     await live.close();
   }
@@ -143,7 +162,7 @@ function isFinal(state: CaptureState | undefined): boolean {
 async function finishedCopy(ctx: CaptureContext): Promise<CaptureResult | undefined> {
   const state = await readState(ctx.paths.capture, ctx.request.source);
   if (state === undefined || !isFinal(state)) return undefined;
-  return { disks: await copiedDisks(ctx, state), consistency: consistencyOf(state) };
+  return resultOf(ctx, state);
 }
 
 /**
@@ -163,7 +182,12 @@ async function takeFiles(ctx: CaptureContext, files: readonly FilePlan[]): Promi
   } finally {
     await closePlans(files);
   }
-  return { disks: wantedDisks(ctx, { disks: uniqueIds(disks) }), consistency: 'offline' };
+  const hardware = files.map(hardwareOf).find((h) => h !== undefined);
+  return {
+    disks: wantedDisks(ctx, { disks: uniqueIds(disks) }),
+    consistency: 'offline',
+    ...(hardware === undefined ? {} : { hardware }),
+  };
 }
 
 /** Two packages may both have a `disk0`. */

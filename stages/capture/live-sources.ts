@@ -34,5 +34,6 @@ async function oneDisk(name: string, open: () => Promise<DiskSource>): Promise<L
 export async function openLiveSource(ctx: CaptureContext, source: LiveKind): Promise<LiveSource> {
   if (source.kind === 'ssh' || source.kind === 'host') return openMachineSource(ctx, source);
   if (source.kind === 'nbd') return oneDisk(printable(source.url), () => openNbdSource(source, ctx));
-  return oneDisk(printable(`ebs://${source.region}/${source.snapshot}`), () => openEbsSnapshot(source, ctx));
+  const name = printable(`ebs://${source.region}/${source.snapshot}`);
+  return { ...(await oneDisk(name, () => openEbsSnapshot(source, ctx))), immutable: true };
 }

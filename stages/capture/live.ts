@@ -1,4 +1,5 @@
 /** Copies disks that are somewhere else or in use into the job, in passes; the last one while the source holds still. */
+import type { PassRecord } from '../../core/capture-pass.ts';
 import type { ByteRange, DiskSource } from '../../core/disk-source.ts';
 import { PortError } from '../../core/errors.ts';
 import type { Inventory } from '../../core/inventory.ts';
@@ -9,7 +10,7 @@ import { allocationMap, type DiskState } from '../../tools/allocation/index.ts';
 import { type DiskCopy, openDiskCopy } from '../../tools/disk-copy/index.ts';
 import type { CaptureContext } from './context.ts';
 import { type PassResult, requireFewBad, runPass } from './pass.ts';
-import { type CaptureState, lastPass, type PassRecord, writeState } from './state.ts';
+import { type CaptureState, lastPass, writeState } from './state.ts';
 
 /** A disk of a live source. */
 export interface LiveDisk {
@@ -42,6 +43,8 @@ export interface LiveSource {
   inventory: Inventory | undefined;
   /** What one pass over a source that nobody holds gives now; asked before and after a pass. */
   consistency(): Promise<Consistency>;
+  /** True when its content cannot change: then it does not matter how often the connection broke. */
+  immutable?: boolean;
   /** Makes the source hold still; absent when this kind of source cannot. */
   hold?(): Promise<Hold>;
   close(): Promise<void>;
@@ -116,7 +119,7 @@ async function allPasses(
       final: false,
       state: found === 'live' ? 'live' : 'offline',
     });
-    if (!unbroken || !isEnough(found)) continue;
+    if (!isEnough(found) || (!unbroken && source.immutable !== true)) continue;
     // what was in use meanwhile, or read before and after a break, may be a mix of two moments
     const now = await source.consistency();
     if (now !== found) continue;

@@ -168,7 +168,7 @@ export const stage: Stage<Record<string, never>, InspectResult> = {
   async run(ctx) {
     const capture = ctx.result<CaptureResult>('capture');
     if (capture === undefined) throw new PortError('BUG', 'inspect ran before capture');
-    const facts = await inspectGuest({
+    const found = await inspectGuest({
       guest: ctx.guest,
       signal: ctx.signal,
       log: ctx.log,
@@ -179,6 +179,8 @@ export const stage: Stage<Record<string, never>, InspectResult> = {
       root: ctx.request.root,
       uses: ctx.request.disks,
     });
+    const { inventory, hardware } = capture;
+    const facts = Facts.parse({ ...found, inventory, hardware });
     await writeJson(ctx.paths.facts, facts);
     return {
       distro: facts.os.distro,

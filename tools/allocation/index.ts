@@ -9,7 +9,7 @@ import { limitedSource, windowOf } from './reading.ts';
 import { readSignatures } from './signatures.ts';
 import type { AllocationMap, AllocationPart, DiskState, Found } from './types.ts';
 
-export type { AllocationMap, AllocationPart, DiskState, Evidence } from './types.ts';
+export type { AllocationMap, DiskState } from './types.ts';
 
 /** Options of a map. */
 export interface AllocationOptions {

@@ -16,7 +16,7 @@ import { DiskCopy, hostError } from './disk-copy.ts';
 import { IndexFile } from './index-file.ts';
 import { type CheckOptions, differingBlocks } from './local-check.ts';
 
-export { type BlockState, type CopiedBlock, DiskCopy, type StoredBlock } from './disk-copy.ts';
+export { DiskCopy } from './disk-copy.ts';
 export type { CheckOptions } from './local-check.ts';
 export { isZero, zeroSum } from './zeros.ts';
 

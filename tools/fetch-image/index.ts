@@ -11,7 +11,7 @@ import type { ContentFacts, Digest, FetchPlan, OpenedContent } from './types.ts'
 
 export type { FetchSource, PlanOptions } from './plan.ts';
 export { planFetch } from './plan.ts';
-export type { ContentFacts, Digest, FetchPlan } from './types.ts';
+export type { FetchPlan } from './types.ts';
 
 /** How to fetch. */
 export interface FetchOptions {

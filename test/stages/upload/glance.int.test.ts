@@ -79,6 +79,8 @@ test('the stage plans, uploads and hands over; again it sends nothing', async ()
     platforms: [openstack],
     facts: {
       firmware: 'bios',
+      disks: [{ id: 'disk0', use: 'system' }],
+      bootDisk: 0,
       os: { type: 'linux', distro: 'debian', version: '12', arch: 'x86_64' },
       packages: [],
     },

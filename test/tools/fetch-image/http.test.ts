@@ -217,7 +217,7 @@ test('SIGKILL in the middle: the next run goes on, the signature is in no file',
   const url = `${proxy.url}/disk.raw?Signature=secret`;
   const child = spawn(
     process.execPath,
-    [path.join(import.meta.dirname, 'child.ts'), url, target, `${4 * MIB}`],
+    [path.join(import.meta.dirname, 'fetch-child.ts'), url, target, `${4 * MIB}`],
     {
       env: { HOME: home, PATH: process.env.PATH ?? '' },
     },
