@@ -1,7 +1,7 @@
 /**
  * Timed claims, as ratios of programs run one after the other on the same guest. Prints a table; decides nothing.
  *
- *   npm run bench [-- DISK] [--only convert,tar,sparse,cloud]
+ *   npm run bench [-- DISK] [--only convert,tar,sparse,capture,cloud]
  *
  * A  port-image convert --strip auto --no-verify
  * B  virt-v2v → virt-customize (the same packages) → virt-sysprep (comparable operations) → virt-sparsify --compress
@@ -12,6 +12,7 @@ import * as path from 'node:path';
 import { execa } from 'execa';
 import { formatBytes, formatSeconds } from '../core/sizes.ts';
 import { libguestfsEnvironment, probeKvm } from '../tools/kvm.ts';
+import { captureRows } from './bench-capture.ts';
 import { cloudRows, type Row } from './bench-cloud.ts';
 
 const ROOT = path.resolve(import.meta.dirname, '..');
@@ -19,9 +20,9 @@ const rows: Row[] = [];
 const args = process.argv.slice(2);
 const only = args.includes('--only')
   ? (args[args.indexOf('--only') + 1] ?? '').split(',')
-  : ['convert', 'tar', 'sparse', 'cloud'];
+  : ['convert', 'tar', 'sparse', 'capture', 'cloud'];
 const named = args.find((a, i) => !a.startsWith('--') && args[i - 1] !== '--only');
-const disk = named ?? (only.some((o) => o !== 'cloud') ? await sample() : '');
+const disk = named ?? (only.some((o) => o !== 'cloud' && o !== 'capture') ? await sample() : '');
 const dir = await fs.mkdtemp(path.join(process.env.TMPDIR ?? '/var/tmp', 'port-image-bench-'));
 const env = libguestfsEnvironment(await probeKvm());
 
@@ -188,6 +189,7 @@ try {
       goal: '< +5 s',
     });
   }
+  if (only.includes('capture')) rows.push(...(await captureRows(ROOT, dir)));
   if (only.includes('cloud')) rows.push(...(await cloudRows(ROOT, dir)));
 } finally {
   await fs.rm(dir, { recursive: true, force: true });

@@ -86,7 +86,7 @@ async function plan(ctx: StageContext): Promise<CapturePlan> {
   await requireFreeSpace(paths.dir, OVERLAY_BYTES, 'the work disk');
   const source = parseSource(request.source);
   if (isLive(source) && request.moreSources.length === 0) {
-    const isHere = isFinal(await readState(paths.capture, request.source));
+    const isHere = isFinished(ctx, await readState(paths.capture, request.source));
     if (!isHere) await planLive(ctx, source);
     return { copies: !isHere, files: [] };
   }
@@ -97,8 +97,12 @@ async function plan(ctx: StageContext): Promise<CapturePlan> {
 }
 
 /** Disks that are not to be skipped. Throws USAGE when a name is no disk of the source. */
-function wantedDisks<D extends { id: string }>(ctx: CaptureContext, source: { disks: readonly D[] }): D[] {
-  const ids = source.disks.map((d) => d.id);
+function wantedDisks<D extends { id: string }>(
+  ctx: CaptureContext,
+  source: { disks: readonly D[] },
+  skipped: readonly string[] = [],
+): D[] {
+  const ids = [...source.disks.map((d) => d.id), ...skipped];
   const unknown = Object.keys(ctx.request.disks).find((id) => !ids.includes(id));
   if (unknown !== undefined) {
     throw new PortError('USAGE', `--disk: the source has no disk ${printable(unknown)}`, {
@@ -152,17 +156,19 @@ async function takeLive(ctx: CaptureContext, source: LiveKind, options: LiveOpti
   }
 }
 
-/** Whether a last pass was made over every disk. */
-function isFinal(state: CaptureState | undefined): boolean {
-  const last = state?.disks.map(({ id }) => lastPass(state, id)) ?? [];
-  return last.length > 0 && last.every((p) => p?.final === true);
+/** Whether a last pass was made over every disk that is wanted now, and nothing was changed after it. */
+function isFinished(ctx: CaptureContext, state: CaptureState | undefined): state is CaptureState {
+  if (state === undefined || state.underWay === true) return false;
+  const skipped = (state.skipped ?? []).map((id) => ({ id }));
+  const wanted = wantedDisks(ctx, { disks: [...state.disks, ...skipped] });
+  return wanted.every(({ id }) => state.disks.some((d) => d.id === id) && lastPass(state, id)?.final === true);
 }
 
 /** What an earlier `port-image capture --final` left is taken as it is: the source need not be there any more. */
 async function finishedCopy(ctx: CaptureContext): Promise<CaptureResult | undefined> {
   const state = await readState(ctx.paths.capture, ctx.request.source);
-  if (state === undefined || !isFinal(state)) return undefined;
-  return resultOf(ctx, state);
+  if (!isFinished(ctx, state)) return undefined;
+  return resultOf(ctx, { ...state, disks: wantedDisks(ctx, state, state.skipped) });
 }
 
 /**

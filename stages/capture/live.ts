@@ -59,8 +59,8 @@ export interface LiveOptions {
 
 /** Consistencies that need nothing more. */
 const ENOUGH: readonly Consistency[] = ['offline', 'frozen', 'snapshot', 'crash-consistent'];
-/** A final pass that would send less than this is not made shorter by another pass before it. */
-const SMALL_BYTES = 64 * 1024 * 1024;
+/** A pass that began longer ago than this is followed by another one before the source is held still. */
+const FRESH_MS = 10 * 60_000;
 const MOST_PASSES = 3;
 
 interface Lane {
@@ -88,8 +88,10 @@ export async function captureLive(
     schema: 'port-image/capture/1',
     source: ctx.request.source,
     disks: disks.map(({ id, device, sizeBytes }) => ({ id, device, sizeBytes })),
+    skipped: source.disks.filter((d) => !disks.includes(d)).map((d) => d.id),
     inventory: source.inventory ?? before?.inventory,
     passes: before?.passes ?? [],
+    underWay: before?.underWay ?? false,
   };
   const lanes: Lane[] = [];
   try {
@@ -114,7 +116,7 @@ async function allPasses(
   const found = await source.consistency();
   const limit = options.passes ?? (options.final ? MOST_PASSES : 1);
   for (let made = 0; made < limit; made++) {
-    if (options.final && found === 'live' && !worthAnother(lanes, state, made, options)) break;
+    if (options.final && found === 'live' && !worthAnother(lanes, state, options)) break;
     const unbroken = await onePass(ctx, source, lanes, state, {
       final: false,
       state: found === 'live' ? 'live' : 'offline',
@@ -131,18 +133,13 @@ async function allPasses(
   await finalPass(ctx, source, lanes, state);
 }
 
-/** Whether a pass without holding still makes the one that does shorter. */
-function worthAnother(
-  lanes: readonly Lane[],
-  state: CaptureState,
-  made: number,
-  options: LiveOptions,
-): boolean {
+/** Whether a pass without holding still would leave the one that does less to send. */
+function worthAnother(lanes: readonly Lane[], state: CaptureState, options: LiveOptions): boolean {
   const last = lanes.map(({ disk }) => lastPass(state, disk.id));
-  if (last.some((p) => p === undefined)) return true;
-  if (options.passes !== undefined) return true;
-  if (made === 0) return true;
-  return last.reduce((sum, p) => sum + (p?.sentBytes ?? 0), 0) > SMALL_BYTES;
+  if (options.passes !== undefined || last.some((p) => p === undefined)) return true;
+  // what was written since the last pass read it
+  const sinceMs = Date.now() - Math.min(...last.map((p) => Date.parse(p?.startedAt ?? '')));
+  return sinceMs > FRESH_MS;
 }
 
 function markFinal(state: CaptureState, lanes: readonly Lane[], consistency: Consistency): void {
@@ -167,6 +164,8 @@ async function finalPass(
   if (source.hold === undefined || (freeze === 'none' && quiesce === undefined)) {
     // no pass follows this one: file systems that were not closed cleanly are read whole
     await onePass(ctx, source, lanes, state, { final: true, state: 'offline' });
+    markFinal(state, lanes, 'live');
+    await writeState(ctx.paths.capture, state);
     return;
   }
   if (freeze !== 'none') refuseLongFreeze(ctx, lanes, state);
@@ -218,6 +217,9 @@ async function onePass(
   kind: { final: boolean; state: DiskState },
   hold?: Hold,
 ): Promise<boolean> {
+  // from here on the copy is none of what the last finished pass left
+  state.underWay = true;
+  await writeState(ctx.paths.capture, state);
   const done = new Map<string, { doneBytes: number; totalBytes: number }>();
   const number = Math.max(0, ...lanes.map(({ disk }) => lastPass(state, disk.id)?.number ?? 0)) + 1;
   const text = kind.final ? `last pass over ${source.name}` : `pass ${number} over ${source.name}`;
@@ -258,9 +260,11 @@ async function onePass(
     if (entry.status !== 'fulfilled' || lane === undefined) continue;
     const { resumed, ...result } = entry.value;
     unbroken &&= !resumed && result.reconnects === 0;
-    state.passes.push({ ...recordOf(result), disk: lane.disk.id, final: kind.final, consistency: 'live' });
+    // whether it is the last one is known when the source held still until its end, and enough of it could be read
+    state.passes.push({ ...recordOf(result), disk: lane.disk.id, final: false, consistency: 'live' });
     reportBad(ctx, lane, result.badRanges);
   }
+  state.underWay = false;
   await writeState(ctx.paths.capture, state);
   for (const { disk } of lanes) {
     requireFewBad(disk.device, lastPass(state, disk.id)?.badRanges ?? [], ctx.request.capture.allowBad);

@@ -13,8 +13,13 @@ export const CaptureState = z.object({
   schema: z.literal('port-image/capture/1'),
   source: z.string().describe('as in the request'),
   disks: z.array(z.object({ id: z.string(), device: z.string(), sizeBytes: z.number() })),
+  skipped: z.array(z.string()).optional().describe('ids of disks of the source that were left out'),
   inventory: Inventory.optional().describe('of the machine, read at the last pass'),
   passes: z.array(PassRecord).describe('finished passes, oldest first'),
+  underWay: z
+    .boolean()
+    .optional()
+    .describe('a pass began after the last finished one and did not end: the copy is a mix of both'),
 });
 /** What the folder holds. */
 export type CaptureState = z.infer<typeof CaptureState>;
