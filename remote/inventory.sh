@@ -95,6 +95,14 @@ for device in /sys/fs/btrfs/*/devices/*; do
 done
 section mounts
 content /proc/1/mountinfo 524288 || content /proc/self/mountinfo 524288
+# containers and services may have mounts of their own: one process of each namespace, one line of each file system
+section other-mounts
+own=$(readlink /proc/1/ns/mnt || readlink /proc/self/ns/mnt)
+ls -l /proc/[0-9]*/ns/mnt | sed -n 's|^.* /proc/\([0-9]*\)/ns/mnt -> \(.*\)$|\2 \1|p' | sort -u -k 1,1 |
+	while read -r space pid; do
+		[ "$space" = "$own" ] || sed "s/^/$pid /" "/proc/$pid/mountinfo"
+	done | grep -E '^[0-9]+ [0-9]+ [0-9]+ [0-9]+:[0-9]+ [^ ]+ [^ ]+ rw[ ,].* - .*[ ,]rw(,|$)' |
+	grep -E '^[0-9]+ [0-9]+ [0-9]+ ([1-9]|.* - (btrfs|zfs|bcachefs) )' | sort -u -k 4,4 | head -c 262144
 section usage
 soon df -PTkl
 section swaps

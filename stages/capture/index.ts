@@ -161,14 +161,20 @@ function isFinished(ctx: CaptureContext, state: CaptureState | undefined): state
   if (state === undefined || state.underWay === true) return false;
   const skipped = (state.skipped ?? []).map((id) => ({ id }));
   const wanted = wantedDisks(ctx, { disks: [...state.disks, ...skipped] });
-  return wanted.every(({ id }) => state.disks.some((d) => d.id === id) && lastPass(state, id)?.final === true);
+  return wanted.every(
+    ({ id }) => state.disks.some((d) => d.id === id) && lastPass(state, id)?.final === true,
+  );
 }
 
 /** What an earlier `port-image capture --final` left is taken as it is: the source need not be there any more. */
 async function finishedCopy(ctx: CaptureContext): Promise<CaptureResult | undefined> {
   const state = await readState(ctx.paths.capture, ctx.request.source);
   if (!isFinished(ctx, state)) return undefined;
-  return resultOf(ctx, { ...state, disks: wantedDisks(ctx, state, state.skipped) });
+  const result = await resultOf(ctx, { ...state, disks: wantedDisks(ctx, state, state.skipped) });
+  if (!isEnough(result.consistency)) {
+    ctx.warn('the source was in use while it was copied and did not stand still: the copy may be torn');
+  }
+  return result;
 }
 
 /**

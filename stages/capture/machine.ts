@@ -10,6 +10,7 @@ import type { Consistency } from '../../core/types.ts';
 import { openMachine, type SourceMachine } from '../../tools/source-machine/index.ts';
 import type { CaptureContext } from './context.ts';
 import type { Hold, LiveDisk, LiveSource } from './live.ts';
+import { writtenMounts } from './written.ts';
 
 /** A source that is a machine. */
 export type MachineSource = Extract<Source, { kind: 'ssh' | 'host' }>;
@@ -31,6 +32,8 @@ class Machine implements LiveSource {
   readonly #ctx: CaptureContext;
   readonly #source: MachineSource;
   #machine: SourceMachine | undefined;
+  /** Devices whose file systems stand still. */
+  #frozen: ReadonlySet<string> = new Set();
 
   constructor(ctx: CaptureContext, source: MachineSource) {
     this.#ctx = ctx;
@@ -95,9 +98,10 @@ class Machine implements LiveSource {
   async #written(): Promise<Inventory['mounts']> {
     const inventory = await this.#ask((m) => m.inventory());
     this.inventory = inventory;
-    const ids = new Set(this.#wanted.map((d) => d.id));
-    const points = new Set(inventory.disks.filter((d) => ids.has(d.name)).flatMap((d) => d.writtenThrough));
-    return inventory.mounts.filter((m) => m.writable && points.has(m.mountPoint));
+    return writtenMounts(
+      inventory,
+      this.#wanted.map((d) => d.device),
+    );
   }
 
   async consistency(): Promise<Consistency> {
@@ -128,7 +132,10 @@ class Machine implements LiveSource {
       },
       release: async () => {
         try {
-          return this.#freezes ? await this.#thaw() : undefined;
+          if (!this.#freezes) return undefined;
+          const frozenMs = await this.#thaw();
+          await this.#requireNoneNew();
+          return frozenMs;
         } finally {
           await Promise.all([...opened.values()].map((d) => d.close()));
           await this.#letGo();
@@ -155,7 +162,20 @@ class Machine implements LiveSource {
         { hint: 'stop what writes there with --quiesce and take it as it is with --freeze none' },
       );
     }
+    const still = new Set(frozen);
+    this.#frozen = new Set(mounts.filter((m) => still.has(m.mountPoint)).map((m) => m.device));
+    const untold = mounts.find(
+      (m) => !still.has(m.mountPoint) && !skipped.some((s) => s.mountPoint === m.mountPoint),
+    );
     this.#ctx.log.info('source holds still', { frozen: frozen.join(' ') });
+    if (untold === undefined) return;
+    await this.#thaw().catch(() => {});
+    // its place is covered by another mount: that one was frozen in its place
+    throw new PortError(
+      'LIVE_SOURCE',
+      `${printable(untold.mountPoint)} (${printable(untold.device)}) on ${this.name} cannot be reached to be frozen`,
+      { hint: 'unmount what is mounted over it, or take it as it is with --freeze none' },
+    );
   }
 
   async #thaw(): Promise<number> {
@@ -166,6 +186,19 @@ class Machine implements LiveSource {
       'LIVE_SOURCE',
       `${this.name} went on before the last pass was through: ${reason ?? 'its watchdog thawed it'}`,
       { hint: 'run it again: the next last pass has less to send; or allow more with --max-freeze' },
+    );
+  }
+
+  /** What was mounted after the freeze began went on meanwhile. */
+  async #requireNoneNew(): Promise<void> {
+    const found = (await this.#written()).find(
+      (m) => !this.#frozen.has(m.device) && !NEVER_FROZEN.includes(m.type),
+    );
+    if (found === undefined) return;
+    throw new PortError(
+      'LIVE_SOURCE',
+      `${printable(found.mountPoint)} was mounted on ${this.name} during the last pass, and not frozen`,
+      { hint: 'run it again' },
     );
   }
 

@@ -140,6 +140,55 @@ const SERVER = {
   programs: 'cloud-init\nqemu-ga',
 };
 
+/** SERVER with more mounts, here or in other namespaces, and more devices. */
+function withMounts(more: { mounts?: string; others?: string; block?: string }): Inventory {
+  return parseInventory(
+    output({
+      ...SERVER,
+      mounts: [SERVER.mounts, more.mounts ?? ''].join('\n'),
+      'other-mounts': more.others ?? '',
+      block: [SERVER.block, more.block ?? ''].join('\n'),
+    }),
+    MARK,
+  );
+}
+
+const writtenOn = (found: Inventory, disk: string) =>
+  found.disks.find((d) => d.name === disk)?.writtenThrough ?? [];
+
+describe('mounts that are easily overlooked', () => {
+  const spare = facts('sdc', { path: '/sys/devices/pci0000:00/ata9/block/sdc', dev: '8:32', size: 1000 });
+
+  test('one in a namespace of a container is reached through a process there', () => {
+    const others = '4711 900 800 8:32 / /srv/volume rw,relatime - xfs /dev/sdc rw,attr2';
+    expect(writtenOn(withMounts({ block: spare, others }), 'sdc')).toEqual(['/proc/4711/root/srv/volume']);
+    const known = '4711 900 800 253:0 /var /etc/hosts rw - ext4 /dev/mapper/vg0-root rw';
+    expect(writtenOn(withMounts({ others: known }), 'sda')).toEqual(['/', '/boot']);
+  });
+
+  test('ZFS counts to the disks of its pools, and to all when they are not told', () => {
+    const mounts = '30 22 0:50 / /tank rw - zfs tank/data rw\n31 22 0:51 / /tank/www rw - zfs tank/www rw';
+    const told = withMounts({ mounts, block: `${spare}\nsdc\tudev\tE:ID_FS_TYPE=zfs_member` });
+    expect([writtenOn(told, 'sdc'), writtenOn(told, 'sda')]).toEqual([['/tank'], ['/', '/boot']]);
+    const untold = withMounts({ mounts, block: spare });
+    expect([writtenOn(untold, 'sdc'), writtenOn(untold, 'sda')]).toEqual([
+      ['/tank'],
+      ['/', '/boot', '/tank'],
+    ]);
+  });
+
+  test('a device whose driver does not tell what it lies on may lie on any disk', () => {
+    const block = [
+      spare,
+      facts('drbd0', { path: '/sys/devices/virtual/block/drbd0', dev: '147:0', size: 900 }),
+      facts('zram0', { path: '/sys/devices/virtual/block/zram0', dev: '252:0', size: 900 }),
+    ].join('\n');
+    const mounts =
+      '30 22 147:0 / /srv/ha rw - ext4 /dev/drbd0 rw\n31 22 252:0 / /tmp rw - ext4 /dev/zram0 rw';
+    expect(writtenOn(withMounts({ block, mounts }), 'sdc')).toEqual(['/srv/ha']);
+  });
+});
+
 describe('the inventory', () => {
   const found = parseInventory(output(SERVER), MARK);
 

@@ -1,7 +1,7 @@
 /** What uses the disks: mounts, swap, LVM, md. */
 import * as path from 'node:path';
 import type { Inventory, InventoryDisk, InventoryMount } from '../../../core/inventory.ts';
-import { type BlockNode, type BlockNodes, nodeOf } from './block.ts';
+import { type BlockNode, type BlockNodes, nodeOf, property } from './block.ts';
 import { count, json, lines, type Sections, short } from './sections.ts';
 
 /** /proc writes blanks, tabs, newlines and backslashes in octal. */
@@ -19,6 +19,46 @@ function btrfsDevices(sections: Sections, nodes: BlockNodes, node: BlockNode): B
     .flatMap((d) => nodes.get(path.basename(d)) ?? []);
 }
 
+/** Types whose mounts have numbers of their own, and may name no device: their members are told by their content. */
+const POOLED: Readonly<Record<string, string>> = { zfs: 'zfs_member', bcachefs: 'bcachefs', btrfs: 'btrfs' };
+
+/** Devices that never lie on a disk here without the kernel telling how. */
+const ELSEWHERE = /^(loop|ram|zram|sr|fd|nbd|mtdblock|dm-|md)/;
+
+/** Where a mount lies that names no device known here: with its members, else it may be any disk. */
+function poolOf(type: string, source: string, nodes: BlockNodes): { device: string; disks: string[] } {
+  const members = [...nodes.values()].filter((n) => property(n, 'ID_FS_TYPE') === POOLED[type]);
+  const disks = [...new Set(members.flatMap((n) => n.disks))];
+  return {
+    device: short(type === 'zfs' ? (source.split('/')[0] ?? '') : source),
+    disks: disks.length > 0 ? disks : wholeDisks(nodes),
+  };
+}
+
+function wholeDisks(nodes: BlockNodes): string[] {
+  return [...nodes.values()].filter((n) => n.disks.length === 1 && n.disks[0] === n.name).map((n) => n.name);
+}
+
+/** Disks under a mount; some drivers (drbd) do not tell what they lie on. */
+function disksOfMount(sections: Sections, nodes: BlockNodes, node: BlockNode, type: string): string[] {
+  const found = type === 'btrfs' ? btrfsDevices(sections, nodes, node) : [node];
+  const disks = [...new Set(found.flatMap((n) => n.disks))];
+  return disks.length === 0 && !ELSEWHERE.test(node.name) ? wholeDisks(nodes) : disks;
+}
+
+/**
+ * Lines of mountinfo: those of the machine, then those of other mount namespaces (containers), their mount points by way
+ * of a process there.
+ */
+function mountLines(sections: Sections): string[] {
+  const others = lines(sections, 'other-mounts').flatMap((line) => {
+    const match = /^(\d+) (\S+ \S+ \S+ \S+) (\S+) (.*)$/.exec(line);
+    const [, pid = '', head = '', point = '', rest = ''] = match ?? [];
+    return match === null ? [] : [`${head} /proc/${pid}/root${point === '/' ? '' : point} ${rest}`];
+  });
+  return [...lines(sections, 'mounts'), ...others];
+}
+
 /** Mounted file systems that lie on block devices; a file system mounted several times is told by its first mount. */
 export function mountsOf(sections: Sections, nodes: BlockNodes): InventoryMount[] {
   const usage = new Map(
@@ -28,15 +68,19 @@ export function mountsOf(sections: Sections, nodes: BlockNodes): InventoryMount[
     }),
   );
   const mounts: InventoryMount[] = [];
-  for (const line of lines(sections, 'mounts')) {
+  for (const line of mountLines(sections)) {
     const [before = '', after = ''] = line.split(' - ');
     const [, , number = '', root = '', point = '', options = ''] = before.split(' ');
     const [type = '', source = '', superOptions = ''] = after.split(' ');
     const node = nodeOf(nodes, number) ?? nodeOf(nodes, decoded(source));
-    if (node === undefined) continue;
+    if (node === undefined && POOLED[type] === undefined) continue;
+    const place =
+      node === undefined
+        ? poolOf(type, decoded(source), nodes)
+        : { device: node.name, disks: disksOfMount(sections, nodes, node, type) };
     const mountPoint = short(decoded(point));
     const writable = options.split(',').includes('rw') && superOptions.split(',').includes('rw');
-    const same = mounts.find((m) => m.device === node.name);
+    const same = mounts.find((m) => m.device === place.device);
     if (same !== undefined) {
       // a bind mount; the one for writing counts, and the root of the file system before a folder of it
       if (
@@ -47,14 +91,13 @@ export function mountsOf(sections: Sections, nodes: BlockNodes): InventoryMount[
       }
       continue;
     }
-    const found = type === 'btrfs' ? btrfsDevices(sections, nodes, node) : [node];
     const space = usage.get(mountPoint);
     mounts.push({
       mountPoint,
-      device: node.name,
+      device: place.device,
       type: short(type),
       writable,
-      disks: [...new Set(found.flatMap((n) => n.disks))],
+      disks: place.disks,
       sizeBytes: space === undefined ? undefined : space.size * 1024,
       usedBytes: space === undefined ? undefined : space.used * 1024,
     });

@@ -1,0 +1,34 @@
+/** Which file systems a machine writes to the captured devices through; in doubt a mount counts. */
+import type { Inventory, InventoryDevice, InventoryMount } from '../../core/inventory.ts';
+
+/** Contents that hold other things than files: what is mounted may lie on them without telling. */
+const CONTAINERS = /_member$|^(crypto_LUKS|BitLocker|btrfs|bcachefs|bcache|drbd)$/i;
+
+/** `vg0-my--root` for `/dev/vg0/my-root`. */
+function mapperPath(device: string): string | undefined {
+  const [, group, volume] = /^\/dev\/([^/]+)\/([^/]+)$/.exec(device) ?? [];
+  if (group === undefined || volume === undefined) return undefined;
+  return `/dev/mapper/${group.replaceAll('-', '--')}-${volume.replaceAll('-', '--')}`;
+}
+
+function deviceOf(inventory: Inventory, device: string): InventoryDevice | undefined {
+  const names = [device, mapperPath(device)];
+  return inventory.devices.find((d) => names.includes(d.path) || names.includes(`/dev/${d.name}`));
+}
+
+function reaches(inventory: Inventory, device: string, mount: InventoryMount): boolean {
+  const disk = inventory.disks.find((d) => `/dev/${d.name}` === device || d.links.includes(device));
+  if (disk !== undefined) return mount.disks.includes(disk.name);
+  const node = deviceOf(inventory, device);
+  // a name that the inventory does not explain may be any device
+  if (node === undefined || mount.device === node.name) return true;
+  const isPlain = node.content !== undefined && !CONTAINERS.test(node.content);
+  if (isPlain) return false;
+  // partitions of a loop device and what is stacked on them lie on no disk that is known
+  return mount.disks.length === 0 || mount.disks.some((d) => node.disks.includes(d));
+}
+
+/** File systems that are mounted for writing and may lie on one of the devices. */
+export function writtenMounts(inventory: Inventory, devices: readonly string[]): InventoryMount[] {
+  return inventory.mounts.filter((m) => m.writable && devices.some((d) => reaches(inventory, d, m)));
+}
