@@ -349,11 +349,16 @@ sub run_script {
 
 sub thaw_known {
     my ($files, $state) = @_;
+    my $missed = 0;
     for my $i (sort { $b <=> $a } keys %$state) {
         next if $state->{$i} ne 'D';
-        next if !ioctl($files->[$i], FITHAW, 0) && $! == EINTR;
+        if (!ioctl($files->[$i], FITHAW, 0)) {
+            next if $! == EINTR;
+            $missed ||= $! == EINVAL;
+        }
         $state->{$i} = 'T';
     }
+    return $missed;
 }
 
 # The watchdog: thaws when told, when time is over, and when the helper is gone (which ends with its connection).
@@ -393,7 +398,7 @@ sub watch {
     }
     # what was being frozen when the helper died is frozen by now, or never will be
     for (values %state) { $_ = 'D' if $_ eq 'F' }
-    thaw_known($files, \%state);
+    $why = 'elsewhere' if thaw_known($files, \%state) && $why eq 'told';
     $finish->() if !$reported;
     POSIX::_exit(0);
 }

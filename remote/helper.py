@@ -491,7 +491,8 @@ def watch(control, report, fds, timeout, hooks):
         # what was being frozen when the helper died is frozen by now, or never will be
         for i in state:
             state[i] = 'D' if state[i] == 'F' else state[i]
-        thaw_known(fds, state)
+        if thaw_known(fds, state) and why == 'told':
+            why = 'elsewhere'
         if not reported:
             finish(report, why, first, hooks)
         os._exit(0)
@@ -508,7 +509,8 @@ def finish(report, why, first, hooks):
 
 
 def thaw_known(fds, state):
-    """Thaws what is known to be frozen by us, outermost first."""
+    """Thaws what is known to be frozen by us, outermost first. True when one was frozen no more."""
+    missed = False
     for i in sorted(state, reverse=True):
         if state[i] == 'D':
             try:
@@ -516,7 +518,9 @@ def thaw_known(fds, state):
             except OSError as e:
                 if e.errno == errno.EINTR:
                     continue
+                missed = missed or e.errno == errno.EINVAL
             state[i] = 'T'
+    return missed
 
 
 class Freezer:

@@ -26,6 +26,8 @@ export interface LiveDisk {
 /** The source holds still. */
 export interface Hold {
   consistency: Consistency;
+  /** UUIDs of the file systems that are frozen; absent when they are not all known. */
+  frozen?: ReadonlySet<string> | undefined;
   /** Opens one of its disks, once, for the pass over it. */
   open(id: string): Promise<DiskSource>;
   /**
@@ -173,7 +175,9 @@ async function finalPass(
   const hold = await source.hold();
   let released: Promise<number | undefined> | undefined;
   try {
-    const still = hold.consistency === 'frozen' ? 'frozen' : 'offline';
+    // what nobody mounted was not frozen: its log may wait to be played back
+    const frozen: DiskState = hold.frozen === undefined ? 'frozen' : { frozen: hold.frozen };
+    const still = hold.consistency === 'frozen' ? frozen : 'offline';
     await onePass(ctx, source, lanes, state, { final: true, state: still }, hold);
     released = hold.release();
     const frozenMs = await released;

@@ -122,6 +122,7 @@ class Machine implements LiveSource {
     }
     return {
       consistency: this.#freezes ? 'frozen' : 'live',
+      frozen: uuidsOf(this.inventory, this.#frozen),
       open: async (id) => {
         const disk = opened.get(id);
         opened.delete(id);
@@ -237,6 +238,13 @@ class Machine implements LiveSource {
   async close(): Promise<void> {
     await this.#machine?.close();
   }
+}
+
+/** UUIDs of what devices hold; undefined when one is not known. */
+function uuidsOf(inventory: Inventory | undefined, devices: ReadonlySet<string>): Set<string> | undefined {
+  const uuids = [...devices].map((name) => inventory?.devices.find((d) => d.name === name)?.uuid);
+  if (!uuids.every((uuid) => uuid !== undefined)) return undefined;
+  return new Set(uuids.map((uuid) => uuid.toLowerCase()));
 }
 
 /** The devices that were named, else all whole disks of the machine. */

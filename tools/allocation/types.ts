@@ -9,7 +9,12 @@ import type { FreeSpace } from './free-space.ts';
  * `live`: in use. File systems may hold more than their metadata on disk tells, so the map only serves a pass that a
  * `frozen` or `offline` pass with a map of its own follows.
  */
-export type DiskState = 'offline' | 'frozen' | 'live';
+export type DiskState =
+  | 'offline'
+  | 'frozen'
+  | 'live'
+  /** As `frozen` for file systems with these UUIDs (lower case), as `offline` for the others on the disk. */
+  | { readonly frozen: ReadonlySet<string> };
 
 /** How it is known what is in use. `whole`: nothing is known, all of it counts. */
 export type Evidence = 'bitmap' | 'btree' | 'header' | 'extents' | 'whole';

@@ -141,7 +141,8 @@ async function scanGroup(group: Group): Promise<FreeSpace> {
 /** Finds what is free in an XFS. Throws DAMAGED for what is not consistent or not known. */
 export async function parseXfs(part: ByteSource, state: DiskState): Promise<Found> {
   const fs = await readXfsLayout(part);
-  if (state === 'offline') {
+  const isFrozen = typeof state === 'object' ? state.frozen.has(fs.uuid) : state === 'frozen';
+  if (state !== 'live' && !isFrozen) {
     if (fs.log === undefined) throw damaged(part, 'its log is on another device');
     if (!(await isLogClean(windowOf(part, fs.log.startBytes, fs.log.lengthBytes)))) {
       throw damaged(part, 'its log was not played back');

@@ -74,6 +74,7 @@ const EARLY: Readonly<Record<string, string>> = {
   connection: 'the connection was lost',
   helper: 'the helper died',
   lost: 'the watchdog was killed',
+  elsewhere: 'somebody else thawed it',
 };
 
 /** As SourceMachine.thaw; hooks that were told by freeze already are left out. */

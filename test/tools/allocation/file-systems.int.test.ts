@@ -147,6 +147,12 @@ describe.skipIf(missing)('a file system in use', () => {
       try {
         const map = await mapOf(image, 'frozen');
         expect(map.allocatedBytes).toBeLessThan(SIZE / 2);
+        const uuid = map.parts[0]?.uuid ?? '';
+        expect(await mapOf(image, { frozen: new Set([uuid]) })).toEqual(map);
+        if (kind === 'xfs') {
+          // another one on the disk was frozen, not this
+          expect((await mapOf(image, { frozen: new Set() })).parts).toMatchObject([{ how: 'whole' }]);
+        }
         await copyRanges(image, map.ranges, copy);
       } finally {
         await run('fsfreeze', ['-u', at]);

@@ -203,6 +203,14 @@ describe.skipIf(missing).each(LANGUAGES)('freeze, the helper in %s', (language) 
     expect(await machine.thaw()).toMatchObject({ early: true, reason: 'the watchdog was killed' });
   });
 
+  test("somebody else's thaw is told: what was read is not of one moment", async () => {
+    const ext4 = disk('ext4', EXT4_BYTES);
+    const machine = await host(language);
+    await machine.freeze({ mountPoints: [ext4.mountPoint], timeoutMs: 60_000, hooks: false });
+    execFileSync('fsfreeze', ['-u', ext4.mountPoint]);
+    expect(await machine.thaw()).toMatchObject({ early: true, reason: 'somebody else thawed it' });
+  });
+
   test("somebody else's freeze stays theirs", async () => {
     const ext4 = disk('ext4', EXT4_BYTES);
     const machine = await host(language);
