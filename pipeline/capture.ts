@@ -4,13 +4,14 @@ import * as path from 'node:path';
 import type { PassRecord } from '../core/capture-pass.ts';
 import { asPortError, PortError } from '../core/errors.ts';
 import { exists, makeDir } from '../core/files.ts';
+import type { JobPaths } from '../core/stage.ts';
 import { printable } from '../core/text.ts';
 import type { CaptureResult } from '../core/types.ts';
 import type { CaptureRequest } from '../stages/capture/context.ts';
 import { captureSource, readState } from '../stages/capture/index.ts';
 import { detachStale } from '../tools/qemu-storage-daemon.ts';
 import type { Listener } from './events.ts';
-import { jobPaths, openJob } from './job.ts';
+import { jobPaths, openJob, requireJobFolder } from './job.ts';
 import { openJobLog } from './job-log.ts';
 import { Journal } from './journal.ts';
 import { lockFolder } from './lock.ts';
@@ -58,17 +59,27 @@ async function forgetConversion(dir: string, source: string): Promise<void> {
   }
 }
 
-/** Captures a source into a folder. Throws what the capture stage throws, and JOB_LOCKED, JOB_MISMATCH. */
+/** True when nothing of a source and no job is in the folder. */
+async function holdsNothing(paths: JobPaths): Promise<boolean> {
+  if (await exists(paths.request)) return false;
+  return (await fs.readdir(paths.capture).catch(() => [])).length === 0;
+}
+
+/** Captures a source into a folder. Throws what the capture stage throws, and USAGE, JOB_LOCKED, JOB_MISMATCH, JOB_TAMPERED. */
 export async function captureInto(
   folder: string,
   request: CaptureRequest,
   options: CaptureRunOptions,
 ): Promise<CaptureOutcome> {
   const paths = jobPaths(path.resolve(folder));
+  // a folder of somebody else may have a `tmp` too, which is about to be removed
+  await requireJobFolder(paths);
+  const isNew = !(await exists(paths.dir));
   await makeDir(paths.dir);
   const unlock = await lockFolder(paths.dir);
   const warnings: string[] = [];
   let log: ReturnType<typeof openJobLog> | undefined;
+  let failed: PortError | undefined;
   try {
     await detachStale(paths.tmp).catch(() => {});
     await fs.rm(paths.tmp, { recursive: true, force: true });
@@ -103,10 +114,15 @@ export async function captureInto(
       options.signal.aborted ? new PortError('INTERRUPTED', 'interrupted', { cause: error }) : error,
     );
     log?.warn('capture failed', { code: known.code, message: known.message, stack: known.stack ?? '' });
+    failed = known;
     throw known;
   } finally {
     await fs.rm(paths.tmp, { recursive: true, force: true }).catch(() => {});
     log?.close();
+    // a refusal leaves nothing; the log of a bug is wanted
+    const leavesNothing = failed !== undefined && failed.group !== 'bug' && (await holdsNothing(paths));
+    if (leavesNothing) for (const sub of [paths.capture, paths.logs]) await fs.rm(sub, { recursive: true });
     await unlock();
+    if (leavesNothing && isNew) await fs.rmdir(paths.dir).catch(() => {});
   }
 }

@@ -37,10 +37,7 @@ export function jobsHome(): string {
 /** Creates a job folder for a request, or opens an existing one that holds the same request. Throws JOB_MISMATCH. */
 export async function createJob(dir: string, request: Request): Promise<JobPaths> {
   const paths = jobPaths(path.resolve(dir));
-  if (paths.dir.includes(':')) {
-    // libguestfs refuses disk names with a colon (guestfs(3), "add-drive"), and our overlay lies in this folder
-    throw new PortError('USAGE', `a job folder must not have a colon in its path: ${printable(paths.dir)}`);
-  }
+  await requireJobFolder(paths);
   if (await exists(paths.request)) {
     const { request: existing } = await openJob(dir);
     if (!isDeepStrictEqual(existing, request)) {
@@ -57,23 +54,40 @@ export async function createJob(dir: string, request: Request): Promise<JobPaths
     }
     return paths;
   }
-  if ((await exists(paths.dir)) && !(await isForNewJob(paths))) {
-    throw new PortError('USAGE', `${printable(paths.dir)} is not empty and holds no job`, {
-      hint: 'choose another folder with --job',
-    });
-  }
   await makeDir(paths.dir);
   await writeJson(paths.request, request);
   return paths;
 }
 
+/**
+ * A folder is written to, and things in it removed, only when it is ours: a job, what `port-image capture` made, empty, or not
+ * there yet. Throws USAGE, JOB_TAMPERED.
+ */
+export async function requireJobFolder(paths: JobPaths): Promise<void> {
+  if (paths.dir.includes(':')) {
+    // libguestfs refuses disk names with a colon (guestfs(3), "add-drive"), and our overlay lies in this folder
+    throw new PortError('USAGE', `a job folder must not have a colon in its path: ${printable(paths.dir)}`, {
+      hint: 'choose another folder with --job',
+    });
+  }
+  if (await exists(paths.request)) {
+    await openJob(paths.dir);
+    return;
+  }
+  if ((await exists(paths.dir)) && !(await isForNewJob(paths))) {
+    throw new PortError('USAGE', `${printable(paths.dir)} is not empty and holds no job`, {
+      hint: 'choose another folder with --job',
+    });
+  }
+}
+
 /** An empty folder, or one that `port-image capture` made and used. */
 async function isForNewJob(paths: JobPaths): Promise<boolean> {
   const names = await fs.readdir(paths.dir);
+  // `lock.…`: a run that begins at this moment, or that was killed at its first
+  const ours = names.filter((n) => n !== 'lock' && !n.startsWith('lock.'));
   const made = [paths.capture, paths.logs, paths.tmp].map((p) => path.basename(p));
-  return (
-    names.length === 0 || (names.includes('capture') && names.every((n) => made.includes(n) || n === 'lock'))
-  );
+  return ours.length === 0 || (ours.includes('capture') && ours.every((n) => made.includes(n)));
 }
 
 /** Makes a folder again what `port-image capture` left: the copy of the source, and no job. */
