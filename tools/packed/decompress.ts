@@ -88,9 +88,17 @@ async function* gunzip(source: ByteSource, signal?: AbortSignal): AsyncGenerator
   }
 }
 
+/** Most frames in a row without content: pzstd and seekable files have one beside each that has some. */
+const MAX_EMPTY_FRAMES = 1000;
+
 /** All frames. Nothing may stand behind the last one. */
 async function* unzstd(source: ByteSource, signal?: AbortSignal): AsyncGenerator<Buffer> {
+  let empty = 0;
   for (let at = 0; at < source.sizeBytes; ) {
+    signal?.throwIfAborted();
+    if (empty++ > MAX_EMPTY_FRAMES) {
+      throw damaged(source, `more than ${MAX_EMPTY_FRAMES} zstd frames in a row hold nothing`);
+    }
     const frame = await zstdFrame(source, at);
     if (frame.skipBytes !== undefined) {
       at += frame.skipBytes;
@@ -100,7 +108,11 @@ async function* unzstd(source: ByteSource, signal?: AbortSignal): AsyncGenerator
     const bytes = async function* (): AsyncGenerator<Buffer> {
       next = yield* zstdFrameBytes(source, at, frame);
     };
-    yield* through(source, bytes(), createZstdDecompress({ chunkSize: 256 * 1024 }), signal);
+    const pieces = through(source, bytes(), createZstdDecompress({ chunkSize: 256 * 1024 }), signal);
+    for await (const piece of pieces) {
+      if (piece.length > 0) empty = 0;
+      yield piece;
+    }
     at = next;
   }
 }

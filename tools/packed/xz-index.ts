@@ -22,9 +22,10 @@ function multibyte(data: Buffer, at: number): [value: number, next: number] {
 export async function xzDeclaredBytes(source: ByteSource): Promise<number> {
   let end = source.sizeBytes;
   let total = 0;
+  const footerBefore = (at: number) => source.read(Math.max(0, at - FOOTER_BYTES), FOOTER_BYTES);
   for (let streams = 0; end > 0; streams++) {
     if (streams > MAX_STREAMS) throw damaged(source, `it has more than ${MAX_STREAMS} xz streams`);
-    let footer = await source.read(end - FOOTER_BYTES, FOOTER_BYTES);
+    let footer = await footerBefore(end);
     // stream padding: zeros, a multiple of four bytes
     for (
       let padding = 0;
@@ -33,7 +34,7 @@ export async function xzDeclaredBytes(source: ByteSource): Promise<number> {
     ) {
       if (padding > 64 * 1024) throw damaged(source, 'too many zeros stand behind its end');
       end -= 4;
-      footer = await source.read(end - FOOTER_BYTES, FOOTER_BYTES);
+      footer = await footerBefore(end);
     }
     if (end < HEADER_BYTES + FOOTER_BYTES || footer.toString('latin1', 10) !== 'YZ') {
       throw truncated(source, 'the end of the xz stream');

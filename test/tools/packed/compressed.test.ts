@@ -92,8 +92,19 @@ describe.skipIf(requires('xz'))('compressed images', () => {
 
     test('cut anywhere is damaged', async () => {
       const data = await compress[kind](disk);
-      for (const length of [data.length - 1, data.length - 9, data.length >> 1, 30]) {
+      for (const length of [data.length - 1, data.length - 9, data.length >> 1, 30, 11, 8, 6]) {
         expect(await failure(kind, data.subarray(0, length))).toMatchObject({ code: 'DAMAGED' });
+      }
+    });
+
+    test.runIf(kind === 'zstd')('frames without content and without end are damaged', async () => {
+      // RFC 8878: a raw last block of no bytes; a skippable frame of no bytes
+      for (const frame of ['28b52ffd2000010000', '502a4d1800000000']) {
+        const frames = Buffer.alloc(8 * 1024 * 1024, Buffer.from(frame, 'hex'));
+        const whole = frames.subarray(0, frames.length - (frames.length % (frame.length / 2)));
+        expect(await failure(kind, Buffer.concat([await compress[kind](disk), whole]))).toMatchObject({
+          code: 'DAMAGED',
+        });
       }
     });
 
