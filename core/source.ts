@@ -27,11 +27,19 @@ export type Source =
   /** A snapshot read by EBS direct: `ebs://REGION/snap-…`. */
   | { kind: 'ebs'; region: string; snapshot: string };
 
+/** Marks a URL whose query is not kept: it may be a signature, and job folders hold no secrets. */
+const LEFT_OUT = '?…';
+
 /** Port of NBD (IANA). */
 const NBD_PORT = 10809;
 
+/** What was written, for messages: a URL that cannot be read may hold a password or a signature nevertheless. */
+function shown(text: string): string {
+  return printable(text.replace(/^([a-z][a-z0-9+.-]*:\/\/)[^?#]*@/is, '$1…@'));
+}
+
 function wrong(text: string, why: string, hint: string): PortError {
-  return new PortError('USAGE', `not a source: ${printable(text)}: ${why}`, { hint });
+  return new PortError('USAGE', `not a source: ${shown(text)}: ${why}`, { hint });
 }
 
 function devicesOf(text: string, list: string): string[] {
@@ -73,7 +81,10 @@ function parseUrl(text: string): URL {
   try {
     return new URL(text);
   } catch (cause) {
-    throw new PortError('USAGE', `not a URL: ${printable(text)}`, { cause, hint: 'check how it is written' });
+    throw new PortError('USAGE', `not a URL: ${shown(text).replace(/\?.*/s, LEFT_OUT)}`, {
+      cause,
+      hint: 'check how it is written',
+    });
   }
 }
 
@@ -103,8 +114,6 @@ function parseNbd(text: string): Source {
   return { kind: 'nbd', url: text, host: url.hostname.replace(/^\[|\]$/g, ''), port, exportName };
 }
 
-/** Marks a URL whose query is not kept: it may be a signature, and job folders hold no secrets. */
-const LEFT_OUT = '?…';
 /** The whole URLs of this process, by what is kept of them. */
 const wholeUrls = new Map<string, string>();
 
@@ -180,6 +189,11 @@ export function sourceText(text: string): string {
   if (source.kind === 'path') return source.path;
   if (source.kind !== 'http' || new URL(source.url).search === '') return text;
   const kept = `${source.url.slice(0, source.url.indexOf('?'))}${LEFT_OUT}`;
+  if ((wholeUrls.get(kept) ?? source.url) !== source.url) {
+    throw new PortError('USAGE', `two sources differ in their query alone: ${printable(kept)}`, {
+      hint: 'queries are not kept, so they could not be told apart; download one of them first',
+    });
+  }
   wholeUrls.set(kept, source.url);
   return kept;
 }

@@ -81,6 +81,29 @@ test('the query of a URL, which may be a signature, is known in this process onl
   expect(() => parseSource('https://other/disk.qcow2?…')).toThrow(/not kept/);
 });
 
+test.each([
+  'nbd://a:hunter2@127.0.0.1/x',
+  'https://u:hunter2 x@[bad/x',
+  'https://u:a/hunter2@[bad/x',
+  'https://[bad/x?sig=hunter2',
+  'ssh://root:p@hunter2@h/dev/sda',
+])('a password or signature is not repeated: %s', (text) => {
+  let message = '';
+  try {
+    parseSource(text);
+  } catch (error) {
+    message = (error as Error).message;
+  }
+  expect(message).not.toBe('');
+  expect(message).not.toContain('hunter2');
+});
+
+test('two sources that differ in their query alone are refused: only one query could be found again', () => {
+  expect(sourceText('https://h/by-query?id=1')).toBe('https://h/by-query?…');
+  expect(() => sourceText('https://h/by-query?id=2')).toThrow(/query alone/);
+  expect(parseSource('https://h/by-query?…')).toEqual({ kind: 'http', url: 'https://h/by-query?id=1' });
+});
+
 test('any text is a source or a USAGE error', () => {
   fc.assert(
     fc.property(
