@@ -38,7 +38,10 @@ function asSource(error: unknown): unknown {
     status: error.status,
     temporary: error.temporary,
     cause: error,
-    ...(error.hint === undefined ? {} : { hint: 'name the certificate authority with SSL_CERT_FILE' }),
+    hint:
+      error.hint === undefined
+        ? 'check the URL, and that the server is up and can be reached from here'
+        : 'name the certificate authority with SSL_CERT_FILE',
   });
 }
 
@@ -48,6 +51,12 @@ function redirected(from: URL, location: string | undefined, name: string): URL 
     throw new PortError('SOURCE_REMOTE', `${name}: a redirect to nowhere`);
   }
   const to = new URL(location, from);
+  if (to.protocol !== 'http:' && to.protocol !== 'https:') {
+    throw new PortError(
+      'SOURCE_REMOTE',
+      `${name}: redirected to ${printable(to.protocol)}, which is not followed`,
+    );
+  }
   const isUpgrade = from.protocol === 'http:' && to.protocol === 'https:' && from.hostname === to.hostname;
   if (to.origin === from.origin || isUpgrade) return to;
   if (from.protocol === 'https:' && to.protocol === 'http:') {

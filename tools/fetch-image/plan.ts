@@ -22,13 +22,16 @@ export interface PlanOptions {
   env?: NodeJS.ProcessEnv | undefined;
   /** A silent connection is given up after it. Default: that of HttpClient. */
   stallTimeoutMs?: number | undefined;
-  /** Attempts after the first for each request of the plan. Default 5. */
+  /** Attempts after the first for each request of the plan. Default PLAN_RETRIES. */
   retries?: number;
   signal?: AbortSignal | undefined;
 }
 
 /** Sources that are fetched. */
 export type FetchSource = Extract<Source, { kind: 'http' | 'glance' }>;
+
+/** Three take 4 to 7 seconds: who mistyped a name wants to know, and what heals later is healed while bytes are fetched. */
+const PLAN_RETRIES = 3;
 
 /** A list of checksums of a big mirror has some hundred lines. */
 const LIST_LIMIT_BYTES = 1024 * 1024;
@@ -156,6 +159,6 @@ async function planGlance(cloud: string, id: string, options: PlanOptions): Prom
  */
 export async function planFetch(source: FetchSource, options: PlanOptions = {}): Promise<FetchPlan> {
   return source.kind === 'http'
-    ? planHttp(source.url, options)
+    ? planHttp(source.url, { retries: PLAN_RETRIES, ...options })
     : planGlance(source.cloud, source.id, options);
 }

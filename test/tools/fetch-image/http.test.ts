@@ -200,10 +200,19 @@ test('a longer body than announced is refused', async () => {
 test.each([
   ['another host', 'http://other.example/x?sig=secret', 'other.example'],
   ['itself', '/disk.raw', 'more than 5 redirects'],
+  ['a file', 'file:///etc/passwd', 'redirected to file:'],
 ])('a redirect to %s is refused', async (_, location, told) => {
   proxy.on({}, { status: 302, headers: { location } });
   const error = await fetchIt().catch((e: unknown) => e);
   expect(String(error)).toContain(told);
+  expect(String(error)).not.toContain('secret');
+});
+
+test('where nobody listens, the user is told what to check', async () => {
+  const error = await fetchIt({ retries: 0 }, {}, 'http://127.0.0.1:1/disk.raw?sig=secret').catch(
+    (e: unknown) => e,
+  );
+  expect(error).toMatchObject({ code: 'SOURCE_REMOTE', hint: expect.stringContaining('check the URL') });
   expect(String(error)).not.toContain('secret');
 });
 
