@@ -6,6 +6,7 @@ import { parseDuration } from '../core/durations.ts';
 import { PortError } from '../core/errors.ts';
 import { CaptureOptions } from '../core/request.ts';
 import { parseBytes } from '../core/sizes.ts';
+import { parseSource } from '../core/source.ts';
 import { printable } from '../core/text.ts';
 
 /** Flags as commander gives them. */
@@ -70,7 +71,46 @@ function bytes(text: string | undefined, flag: string): number | undefined {
   return value;
 }
 
+/** Given as a number; NaN would be told in words of the schema. */
+function count(value: string | number | undefined, flag: string): number | undefined {
+  if (value === undefined) return undefined;
+  if (/^\d{1,9}$/.test(String(value))) return Number(value);
+  throw new PortError('USAGE', `${flag}: ${printable(String(value))} is no number`, {
+    hint: 'a whole number from 0 on',
+  });
+}
+
+/** The request is kept in the job, and job folders hold no secrets. */
+function checksumKept(text: string | undefined): string | undefined {
+  if (text === undefined || !/^https?:/i.test(text) || !text.includes('?')) return text;
+  throw new PortError(
+    'USAGE',
+    '--checksum: the URL of a list must not have a query, which may be a signature',
+    {
+      hint: 'read the digest there and give it as --checksum sha256:HEX',
+    },
+  );
+}
+
+/** What a wrong value is called where the user gave it. */
+const FLAG_OF: Readonly<Record<string, string>> = {
+  freeze: '--freeze',
+  quiesce: '--quiesce',
+  resume: '--resume-command',
+  limitBytesPerSecond: '--limit, in bytes per second',
+  checksum: '--checksum',
+};
+
 const FREEZE_LIMITS = { what: '--max-freeze', minMs: 5_000, maxMs: 6 * 3_600_000 };
+
+/** A checksum that nothing would compare is refused: who gives one believes that it was. Throws USAGE. */
+export function requireChecksumIsUsed(checksum: string | undefined, sources: readonly string[]): void {
+  const isFetched = (text: string) => ['http', 'glance'].includes(parseSource(text).kind);
+  if (checksum === undefined || sources.some(isFetched)) return;
+  throw new PortError('USAGE', '--checksum is only for images that are downloaded', {
+    hint: 'compare a file by hand: sha256sum FILE',
+  });
+}
 
 /** How the source is read, from flags and configuration file; flags win. Throws USAGE. */
 export function captureOptions(flags: CaptureFlags, config: CaptureConfigFields): CaptureOptions {
@@ -84,15 +124,18 @@ export function captureOptions(flags: CaptureFlags, config: CaptureConfigFields)
     maxFreezeSeconds:
       maxFreeze === undefined ? undefined : Math.round(parseDuration(maxFreeze, FREEZE_LIMITS) / 1000),
     limitBytesPerSecond: bytes(flags.limit ?? config.limit, '--limit'),
-    allowBad: allowBad === undefined ? undefined : Number(allowBad),
-    checksum: flags.checksum ?? config.checksum,
+    allowBad: count(allowBad, '--allow-bad'),
+    checksum: checksumKept(flags.checksum ?? config.checksum),
     maxBytes: bytes(flags.maxSize ?? config.maxSize, '--max-size'),
     sshConfig: file(flags.sshConfig ?? config.sshConfig),
     sshIdentity: file(flags.identity ?? config.identity),
   });
   if (!parsed.success) {
     const issue = parsed.error.issues[0];
-    throw new PortError('USAGE', `${issue?.path.join('.')}: ${issue?.message ?? 'wrong'}`);
+    const field = issue?.path.join('.') ?? '';
+    throw new PortError('USAGE', `${FLAG_OF[field] ?? field}: ${issue?.message ?? 'wrong'}`, {
+      hint: 'port-image convert --help',
+    });
   }
   return parsed.data;
 }

@@ -11,7 +11,12 @@ import { parseSource, sourceText } from '../core/source.ts';
 import { printable } from '../core/text.ts';
 import { platformsNamed } from '../drivers/registry.ts';
 import { jobsHome } from '../pipeline/job.ts';
-import { type CaptureFlags, captureConfigFields, captureOptions } from './capture-request.ts';
+import {
+  type CaptureFlags,
+  captureConfigFields,
+  captureOptions,
+  requireChecksumIsUsed,
+} from './capture-request.ts';
 import { type CloudFlags, cloudConfigFields, cloudRequest, storeRequest } from './cloud-request.ts';
 
 /** Flags that name further disks and say what they are for. */
@@ -215,6 +220,7 @@ export async function buildRequest(
   }
   // JSON has no undefined: what is compared with job.json must not have it either
   const request = Request.parse(JSON.parse(JSON.stringify(parsed.data)));
+  requireChecksumIsUsed(request.capture.checksum, [request.source, ...request.moreSources]);
   return { request, dir, given: job !== undefined };
 }
 

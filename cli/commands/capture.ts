@@ -6,7 +6,12 @@ import { formatBytes, formatSeconds } from '../../core/sizes.ts';
 import { sourceText } from '../../core/source.ts';
 import { printable } from '../../core/text.ts';
 import { type CaptureOutcome, captureInto } from '../../pipeline/capture.ts';
-import { type CaptureFlags, captureFlags, captureOptions } from '../capture-request.ts';
+import {
+  type CaptureFlags,
+  captureFlags,
+  captureOptions,
+  requireChecksumIsUsed,
+} from '../capture-request.ts';
 import { drawRun, out, outJson } from '../output.ts';
 import { checkedFormat, type DiskFlags, diskUses } from '../request.ts';
 import type { Interruption } from '../signals.ts';
@@ -91,21 +96,19 @@ Examples:
       const draw = drawRun({ quiet: false });
       draw({ event: 'stage-started', stage: 'capture', index: 1, total: 1 });
       try {
-        const outcome = await captureInto(
-          path.resolve(flags.job ?? ''),
-          {
-            source: sourceText(source),
-            format: checkedFormat(flags.format),
-            capture: captureOptions(flags, {}),
-            ...diskUses(flags, {}),
-          },
-          {
-            signal: interruption.signal,
-            listener: draw,
-            final: flags.final === true,
-            passes: passesOf(flags.passes),
-          },
-        );
+        const request = {
+          source: sourceText(source),
+          format: checkedFormat(flags.format),
+          capture: captureOptions(flags, {}),
+          ...diskUses(flags, {}),
+        };
+        requireChecksumIsUsed(request.capture.checksum, [request.source, ...request.moreSources]);
+        const outcome = await captureInto(path.resolve(flags.job ?? ''), request, {
+          signal: interruption.signal,
+          listener: draw,
+          final: flags.final === true,
+          passes: passesOf(flags.passes),
+        });
         draw.end();
         if (flags.json === true) outJson(outcome);
         else printOutcome(outcome);

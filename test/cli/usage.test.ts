@@ -20,6 +20,27 @@ test.each([
     /LICENSE/,
   ],
   ['unknown command', ['polish'], /unknown command/],
+  [
+    'number of bad places that is none',
+    ['capture', 'x.raw', '--job', 'no-job', '--allow-bad', 'x'],
+    /--allow-bad: x is no number/,
+  ],
+  ['too low a limit', ['capture', 'x.raw', '--job', 'no-job', '--limit', '1'], /--limit/],
+  [
+    'checksum of a file that is here',
+    ['capture', 'x.raw', '--job', 'no-job', '--checksum', `sha256:${'0'.repeat(64)}`],
+    /only for images that are downloaded/,
+  ],
+  [
+    'checksum of a file that is here, in a conversion',
+    ['convert', 'x.raw', '--to', 'qemu', '--checksum', `sha256:${'0'.repeat(64)}`],
+    /only for images that are downloaded/,
+  ],
+  [
+    'a signature in the address of a list of checksums',
+    ['convert', 'http://127.0.0.1:1/x', '--to', 'qemu', '--checksum', 'http://127.0.0.1:1/SUMS?sig=x'],
+    /must not have a query/,
+  ],
 ])('%s: one clear line, exit status 2', async (_, args, message) => {
   const result = await runCli(args);
   expect(result.stderr).toMatch(message);
