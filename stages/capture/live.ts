@@ -132,7 +132,7 @@ async function allPasses(
     return;
   }
   if (!options.final) return;
-  await finalPass(ctx, source, lanes, state);
+  await finalPass(ctx, source, lanes, state, found);
 }
 
 /** Whether a pass without holding still would leave the one that does less to send. */
@@ -156,6 +156,7 @@ async function finalPass(
   source: LiveSource,
   lanes: readonly Lane[],
   state: CaptureState,
+  found: Consistency,
 ): Promise<void> {
   const { freeze, quiesce } = ctx.request.capture;
   if (freeze === 'none') {
@@ -165,8 +166,15 @@ async function finalPass(
   }
   if (source.hold === undefined || (freeze === 'none' && quiesce === undefined)) {
     // no pass follows this one: file systems that were not closed cleanly are read whole
-    await onePass(ctx, source, lanes, state, { final: true, state: 'offline' });
-    markFinal(state, lanes, 'live');
+    const kind = { final: true, state: isEnough(found) ? 'offline' : 'unheld' } as const;
+    const unbroken = await onePass(ctx, source, lanes, state, kind);
+    const isOne = unbroken && isEnough(found) && (await source.consistency()) === found;
+    if (!isOne && freeze !== 'none') {
+      ctx.warn(
+        `${source.name}: the connection broke in every pass: the copy may be a mix of several moments`,
+      );
+    }
+    markFinal(state, lanes, isOne ? found : 'live');
     await writeState(ctx.paths.capture, state);
     return;
   }
@@ -177,7 +185,7 @@ async function finalPass(
   try {
     // what nobody mounted was not frozen: its log may wait to be played back
     const frozen: DiskState = hold.frozen === undefined ? 'frozen' : { frozen: hold.frozen };
-    const still = hold.consistency === 'frozen' ? frozen : 'offline';
+    const still = hold.consistency === 'frozen' ? frozen : 'unheld';
     await onePass(ctx, source, lanes, state, { final: true, state: still }, hold);
     released = hold.release();
     const frozenMs = await released;

@@ -139,6 +139,8 @@ function withoutSuperblocks(free: FreeSpace): FreeSpace {
 
 /** Finds what is free in a btrfs. Throws DAMAGED for what is not consistent or not known. */
 export async function parseBtrfs(part: ByteSource, state: DiskState): Promise<Found> {
+  // its trees move with every commit: those of a moment later may lie where these say nothing is
+  if (state === 'unheld') throw damaged(part, 'btrfs that may be in use');
   const fs = await readBtrfsLayout(part);
   if (fs.hasLog && state !== 'live') throw damaged(part, 'its log was not played back');
   const chunks = await readChunks(part, fs);

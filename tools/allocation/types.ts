@@ -13,6 +13,8 @@ export type DiskState =
   | 'offline'
   | 'frozen'
   | 'live'
+  /** In use, not frozen, and no pass follows: what does not tell that it is in use (btrfs) is read whole. */
+  | 'unheld'
   /** As `frozen` for file systems with these UUIDs (lower case), as `offline` for the others on the disk. */
   | { readonly frozen: ReadonlySet<string> };
 

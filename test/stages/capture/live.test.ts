@@ -63,6 +63,8 @@ interface Behaviour {
   hold?: (() => Promise<Hold>) | undefined;
   /** Breaks the first opening after so many blocks. */
   breakAfter?: number;
+  /** How many openings break, every other one; default one. */
+  breaks?: number;
   /** Called when the disk is opened; counts from 1. */
   onOpen?: (count: number) => Promise<void>;
 }
@@ -76,7 +78,8 @@ function source(behaviour: Behaviour = {}): LiveSource {
     events.push('open');
     await behaviour.onOpen?.(opened);
     const real = await openFileSource(disk);
-    if (opened > 1 || behaviour.breakAfter === undefined) return real;
+    const isCut = opened % 2 === 1 && opened < 2 * (behaviour.breaks ?? 1);
+    if (!isCut || behaviour.breakAfter === undefined) return real;
     const limit = behaviour.breakAfter;
     return {
       ...real,
@@ -156,6 +159,15 @@ describe.skipIf(missing)('a source nobody writes to', () => {
     ]);
     expect(state.passes[1]).toMatchObject({ changedBlocks: 1, sentBytes: 4 * MIB });
     await expectEqual();
+  });
+
+  test('one that breaks in every pass, and cannot be held, is called live', async () => {
+    const cut = source({ found: ['crash-consistent'], breakAfter: 1, breaks: 99 });
+    const state = await capture(cut);
+    expect(state.passes.at(-1)).toMatchObject({ final: true, consistency: 'live' });
+    expect(warnings.join()).toMatch(/mix of several moments/);
+    const healed = await capture(source({ found: ['crash-consistent'], breakAfter: 1, breaks: 3 }));
+    expect(healed.passes.at(-1)).toMatchObject({ final: true, consistency: 'crash-consistent' });
   });
 
   test('one that somebody mounts meanwhile is not called offline', async () => {

@@ -133,6 +133,12 @@ describe.skipIf(missing)('a copy of what is mapped', () => {
 });
 
 describe.skipIf(missing)('a file system in use', () => {
+  test.skipIf(requires('mkfs.btrfs'))('btrfs does not tell that it is: it counts whole', async () => {
+    const image = await makeImage('unheld', ['mkfs.btrfs', '-q']);
+    expect((await mapOf(image, 'offline')).parts).toMatchObject([{ kind: 'btrfs', how: 'btree' }]);
+    expect((await mapOf(image, 'unheld')).parts).toMatchObject([{ kind: 'btrfs', how: 'whole' }]);
+  });
+
   test.for([
     ['ext4', [...EXT, '-t', 'ext4']],
     ['xfs', ['mkfs.xfs', '-q']],

@@ -183,7 +183,7 @@ describe.each(BASES)('changed metadata: %s', (_name, missing, make, seal) => {
     const base = make();
     const pristine = Buffer.from(base);
     const places = interesting(base);
-    const states = fc.constantFrom<DiskState>('offline', 'frozen', 'live');
+    const states = fc.constantFrom<DiskState>('offline', 'frozen', 'live', 'unheld');
     expect((await expectSound(bufferSource(base), 'offline')).allocatedBytes).toBeLessThan(base.length);
     let understood = 0;
     await fc.assert(
