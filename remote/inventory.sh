@@ -65,7 +65,7 @@ for folder in /sys/class/block/*; do
 	case $name in ram*) continue ;; esac
 	printf '%s\tpath\t%s\n' "$name" "$(readlink -f "$folder")"
 	for key in dev size ro removable partition start dm/name dm/uuid md/level md/array_state loop/backing_file wwid \
-		queue/rotational queue/logical_block_size device/model device/vendor device/serial; do
+		queue/rotational queue/logical_block_size device/model device/vendor device/serial serial; do
 		[ ! -f "$folder/$key" ] || fact "$name" "$key" "$folder/$key"
 	done
 	for under in "$folder"/slaves/*; do

@@ -9,6 +9,7 @@ import type { Consistency } from '../../core/types.ts';
 import { allocationMap, type DiskState } from '../../tools/allocation/index.ts';
 import { type DiskCopy, openDiskCopy } from '../../tools/disk-copy/index.ts';
 import type { CaptureContext } from './context.ts';
+import { requireSameDisks } from './identity.ts';
 import { type PassResult, requireFewBad, runPass } from './pass.ts';
 import { type CaptureState, lastPass, writeState } from './state.ts';
 
@@ -95,6 +96,7 @@ export async function captureLive(
     passes: before?.passes ?? [],
     underWay: before?.underWay ?? false,
   };
+  requireSameDisks(source.name, disks, before, source.inventory);
   const lanes: Lane[] = [];
   try {
     for (const disk of disks) {

@@ -10,7 +10,7 @@ import type { Consistency } from '../../core/types.ts';
 import { openMachine, type SourceMachine } from '../../tools/source-machine/index.ts';
 import type { CaptureContext } from './context.ts';
 import type { Hold, LiveDisk, LiveSource } from './live.ts';
-import { writtenMounts } from './written.ts';
+import { diskNamed, writtenMounts } from './written.ts';
 
 /** A source that is a machine. */
 export type MachineSource = Extract<Source, { kind: 'ssh' | 'host' }>;
@@ -34,6 +34,8 @@ class Machine implements LiveSource {
   #machine: SourceMachine | undefined;
   /** Devices whose file systems stand still. */
   #frozen: ReadonlySet<string> = new Set();
+  /** Something may have been stopped that the operator's command starts again. */
+  #mustResume = false;
 
   constructor(ctx: CaptureContext, source: MachineSource) {
     this.#ctx = ctx;
@@ -113,11 +115,12 @@ class Machine implements LiveSource {
     const opened = new Map<string, DiskSource>();
     try {
       for (const { id, device } of this.#wanted) opened.set(id, await this.#open(device, false));
+      this.#mustResume = true;
       await this.#command(this.#ctx.request.capture.quiesce, '--quiesce');
       if (this.#freezes) await this.#freeze();
     } catch (error) {
       await Promise.all([...opened.values()].map((d) => d.close()));
-      await this.#letGo().catch((failure) => this.#ctx.warn(asPortError(failure).message));
+      await this.#letGo().catch(() => {}); // it has warned
       throw error;
     }
     return {
@@ -214,12 +217,21 @@ class Machine implements LiveSource {
   /** Starts again what --quiesce stopped; also when we are interrupted, over a connection that the interrupt does not end. */
   async #letGo(): Promise<void> {
     const command = this.#ctx.request.capture.resume;
-    if (command === undefined) return;
-    if (this.#ctx.signal.aborted) {
-      await this.#machine?.close();
-      this.#machine = await this.#newConnection(AbortSignal.timeout(INTERRUPTED_MS));
+    if (command === undefined || !this.#mustResume) return;
+    this.#mustResume = false;
+    try {
+      if (this.#ctx.signal.aborted) {
+        await this.#machine?.close();
+        this.#machine = await this.#newConnection(AbortSignal.timeout(INTERRUPTED_MS));
+      }
+      await this.#command(command, '--resume-command');
+    } catch (error) {
+      // whatever else went wrong is told instead: this must not be lost
+      this.#ctx.warn(
+        `${this.name}: --resume-command was not run to its end, what --quiesce stopped may stand still: ${asPortError(error).message}`,
+      );
+      throw error;
     }
-    await this.#command(command, '--resume-command');
   }
 
   async #command(command: string | undefined, flag: string): Promise<void> {
@@ -257,8 +269,7 @@ function devicesOf(inventory: Inventory, source: MachineSource, name: string): s
 
 /** `sda` for a device, also when it was named by one of its links in /dev/disk. */
 function idOf(inventory: Inventory, device: string): string {
-  const disk = inventory.disks.find((d) => `/dev/${d.name}` === device || d.links.includes(device));
-  return disk?.name ?? path.basename(device).replaceAll(/[^A-Za-z0-9._-]/g, '-');
+  return diskNamed(inventory, device)?.name ?? path.basename(device).replaceAll(/[^A-Za-z0-9._-]/g, '-');
 }
 
 /** Connects, reads the inventory and finds the disks. Throws SOURCE_REMOTE. */

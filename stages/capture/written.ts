@@ -1,5 +1,5 @@
 /** Which file systems a machine writes to the captured devices through; in doubt a mount counts. */
-import type { Inventory, InventoryDevice, InventoryMount } from '../../core/inventory.ts';
+import type { Inventory, InventoryDevice, InventoryDisk, InventoryMount } from '../../core/inventory.ts';
 
 /** Contents that hold other things than files: what is mounted may lie on them without telling. */
 const CONTAINERS = /_member$|^(crypto_LUKS|BitLocker|btrfs|bcachefs|bcache|drbd)$/i;
@@ -16,8 +16,13 @@ function deviceOf(inventory: Inventory, device: string): InventoryDevice | undef
   return inventory.devices.find((d) => names.includes(d.path) || names.includes(`/dev/${d.name}`));
 }
 
+/** The whole disk a name stands for; undefined when it is none, or none that is known. */
+export function diskNamed(inventory: Inventory, device: string): InventoryDisk | undefined {
+  return inventory.disks.find((d) => `/dev/${d.name}` === device || d.links.includes(device));
+}
+
 function reaches(inventory: Inventory, device: string, mount: InventoryMount): boolean {
-  const disk = inventory.disks.find((d) => `/dev/${d.name}` === device || d.links.includes(device));
+  const disk = diskNamed(inventory, device);
   if (disk !== undefined) return mount.disks.includes(disk.name);
   const node = deviceOf(inventory, device);
   // a name that the inventory does not explain may be any device

@@ -124,7 +124,11 @@ export function disksOf(nodes: BlockNodes, sections: Sections): InventoryDisk[] 
       vendor: one(node.facts, 'device/vendor'),
       model: one(node.facts, 'device/model') ?? property(node, 'ID_MODEL'),
       serial:
-        one(node.facts, 'device/serial') ?? property(node, 'ID_SERIAL_SHORT') ?? property(node, 'ID_SERIAL'),
+        one(node.facts, 'device/serial') ??
+        // virtio
+        one(node.facts, 'serial') ??
+        property(node, 'ID_SERIAL_SHORT') ??
+        property(node, 'ID_SERIAL'),
       transport: transportOf(node),
       rotational: one(node.facts, 'queue/rotational') === '1',
       removable: one(node.facts, 'removable') === '1',
