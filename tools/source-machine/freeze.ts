@@ -1,8 +1,9 @@
 /** Freezes the file systems of a source machine, and tells what came of it. */
-import { readFileSync, statSync } from 'node:fs';
+import { readFileSync, realpathSync, statSync } from 'node:fs';
 import { assetPath } from '../../core/assets.ts';
 import { PortError } from '../../core/errors.ts';
 import { printable } from '../../core/text.ts';
+import { type MountLine, parseMountinfo } from '../mounted.ts';
 import type { Connection } from './connection.ts';
 import type { FreezeOptions, FreezeResult, HookOutcome, ThawResult } from './types.ts';
 
@@ -25,11 +26,30 @@ function warningsOf(hooks: readonly HookOutcome[], late: boolean): string[] {
   ];
 }
 
+/** The device a path lies on, as its mount names it: subvolumes of one btrfs have numbers of their own. */
+function mountedFrom(file: string, mounts: readonly MountLine[]): string | undefined {
+  // by way of another process: its mounts are not ours
+  if (file.startsWith('/proc/')) return undefined;
+  const real = realpathSync(file);
+  const above = mounts.filter(
+    (m) => m.target === '/' || real === m.target || real.startsWith(`${m.target}/`),
+  );
+  const longest = Math.max(...above.map((m) => m.target.length));
+  const source = above.findLast((m) => m.target.length === longest)?.source;
+  return source?.startsWith('/') ? source : undefined;
+}
+
 /** A path on a file system that is to be frozen while we write to it would hold up ourselves for ever. */
 function refuseOwn(options: FreezeOptions): void {
+  const mounts = parseMountinfo(readFileSync('/proc/self/mountinfo', 'utf8'));
   for (const own of options.keepWritable ?? []) {
     const device = statSync(own).dev;
-    const frozen = options.mountPoints.find((m) => statSync(m, { throwIfNoEntry: false })?.dev === device);
+    const source = mountedFrom(own, mounts);
+    const frozen = options.mountPoints.find((m) => {
+      const there = statSync(m, { throwIfNoEntry: false });
+      if (there === undefined) return false;
+      return there.dev === device || (source !== undefined && mountedFrom(m, mounts) === source);
+    });
     if (frozen !== undefined) {
       throw new PortError(
         'USAGE',

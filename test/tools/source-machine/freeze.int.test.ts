@@ -255,6 +255,33 @@ describe.skipIf(missing).each(LANGUAGES)('freeze, the helper in %s', (language) 
 });
 
 describe.skipIf(missing)('freezing oneself', () => {
+  test.skipIf(requires('mkfs.btrfs', 'btrfs'))(
+    'another subvolume of a btrfs we write to is refused',
+    async () => {
+      const folder = mkdtempSync(path.join(os.tmpdir(), 'port-image-btrfs-'));
+      const [image, top, home] = ['disk.img', 'top', 'home'].map((n) => path.join(folder, n)) as [
+        string,
+        string,
+        string,
+      ];
+      execFileSync('mkdir', [top, home]);
+      execFileSync('truncate', ['-s', '256M', image]);
+      execFileSync('mkfs.btrfs', ['-q', image]);
+      execFileSync('mount', ['-o', 'loop', image, top]);
+      left.push(() => {
+        execFileSync('umount', [top]);
+        rmSync(folder, { recursive: true });
+      });
+      execFileSync('btrfs', ['subvolume', 'create', path.join(top, 'home')], { stdio: 'ignore' });
+      const device = execFileSync('findmnt', ['-no', 'SOURCE', top], { encoding: 'utf8' }).trim();
+      execFileSync('mount', ['-o', 'subvol=home', device, home]);
+      left.push(() => spawnSyncQuiet('umount', [home]));
+      const machine = await host('python');
+      const refused = machine.freeze({ mountPoints: [top], timeoutMs: 1_000, keepWritable: [home] });
+      await expect(refused).rejects.toMatchObject({ code: 'USAGE' });
+    },
+  );
+
   test('a file system we write to is refused', async () => {
     const ext4 = disk('ext4', EXT4_BYTES);
     const machine = await host('python');
