@@ -159,6 +159,8 @@ async function takeLive(ctx: CaptureContext, source: LiveKind, options: LiveOpti
 /** Whether a last pass was made over every disk that is wanted now, and nothing was changed after it. */
 function isFinished(ctx: CaptureContext, state: CaptureState | undefined): state is CaptureState {
   if (state === undefined || state.underWay === true) return false;
+  // a copy that may be torn is for those who said so; for others the source is asked to hold still now
+  if (!isEnough(consistencyOf(state)) && ctx.request.capture.freeze !== 'none') return false;
   const skipped = (state.skipped ?? []).map((id) => ({ id }));
   const wanted = wantedDisks(ctx, { disks: [...state.disks, ...skipped] });
   return wanted.every(

@@ -79,6 +79,11 @@ export interface PassResult {
 
 /** A disk with more unreadable places than this is not copied: no list of them would help anybody. */
 const MOST_BAD_PLACES = 100_000;
+/**
+ * So many blocks in a row of which nothing can be read (128 MiB): the disk is gone. What is here of it must not all
+ * be written over with zeros.
+ */
+const MOST_DEAD_BLOCKS = 32;
 
 /**
  * Makes a pass.
@@ -112,6 +117,7 @@ class Pass {
   #ranges: ByteRange[] | undefined;
   #lastProgressAt = performance.now();
   #badPlaces = 0;
+  #deadBlocks = 0;
   #count = {
     readBlocks: 0,
     changedBlocks: 0,
@@ -299,6 +305,7 @@ class Pass {
       return false;
     }
     this.#countBad(bad, name);
+    this.#countDead(sumBytes(bad) >= sumBytes(wanted.parts), name);
     this.#count.readBlocks++;
     const before = this.#copy.state(index);
     if (wanted.known?.equals(sha256)) {
@@ -313,6 +320,14 @@ class Pass {
     }
     if (answer.kind === 'zero') this.#count.zeroBlocks++;
     return true;
+  }
+
+  #countDead(isDead: boolean, name: string): void {
+    this.#deadBlocks = isDead ? this.#deadBlocks + 1 : 0;
+    if (this.#deadBlocks < MOST_DEAD_BLOCKS) return;
+    throw new PortError('BAD_SECTORS', `${name} does not answer any more: nothing of it can be read`, {
+      hint: 'all but the last 128 MiB of what was copied before is kept; check the disk, or copy what can be saved with ddrescue',
+    });
   }
 
   #countBad(bad: readonly ByteRange[], name: string): void {

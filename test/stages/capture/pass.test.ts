@@ -270,6 +270,18 @@ describe.skipIf(missing)('a pass', () => {
     ]);
   });
 
+  test('a disk that dies does not turn the copy of it into zeros', async () => {
+    const disk = new FakeDisk(Array.from({ length: 40 }, (_, i) => i + 1));
+    const copy = await openCopy(disk);
+    await pass(disk, copy);
+    for (let i = 4; i < 40; i++) disk.faults.bad.set(i, [{ startBytes: 0, lengthBytes: BLOCK_BYTES }]);
+    await expect(pass(disk, copy, { pass: 2, mode: 'full' })).rejects.toMatchObject({
+      code: 'BAD_SECTORS',
+      message: expect.stringContaining('does not answer any more'),
+    });
+    expect([3, 36, 39].map((i) => copy.state(i))).toEqual(['data', 'data', 'data']);
+  });
+
   test('too little room here is told before anything is read', async () => {
     const sizeBytes = 2 ** 50;
     const copy = await openDiskCopy(dir, 'sda', { sizeBytes: 64 * 1024 ** 4, sourceId: 'test' }).catch(
