@@ -25,8 +25,11 @@ async function seconds(work: () => Promise<unknown>): Promise<number> {
   return (performance.now() - started) / 1000;
 }
 
-/** A disk half full of data that cannot be compressed, as an old server's: what was deleted is not zeros. */
-async function makeDisk(dir: string): Promise<string> {
+/**
+ * A disk half full of data that cannot be compressed, as an old server's: what was deleted is not zeros. And one of 10 TiB
+ * with the same files.
+ */
+async function makeDisks(dir: string): Promise<[small: string, large: string]> {
   const file = path.join(dir, 'disk.raw');
   const handle = await fs.open(file, 'w');
   for (let at = 0; at < DISK_BYTES; at += FILE_BYTES) {
@@ -36,9 +39,17 @@ async function makeDisk(dir: string): Promise<string> {
   const tree = path.join(dir, 'tree');
   await fs.mkdir(tree);
   for (let i = 0; i < FILES; i++) await fs.writeFile(path.join(tree, `f${i}`), randomBytes(FILE_BYTES));
-  execFileSync('mke2fs', ['-q', '-F', '-t', 'ext4', '-E', 'nodiscard', '-d', tree, file]);
+  const makeFs = (target: string) => {
+    const options = 'nodiscard,lazy_itable_init=1,lazy_journal_init=1';
+    execFileSync('mke2fs', ['-q', '-F', '-t', 'ext4', '-E', options, '-d', tree, target]);
+  };
+  makeFs(file);
+  const large = path.join(dir, 'large.raw');
+  await fs.writeFile(large, '');
+  await fs.truncate(large, LARGE_BYTES);
+  makeFs(large);
   await fs.rm(tree, { recursive: true });
-  return file;
+  return [file, large];
 }
 
 function loop(file: string): string {
@@ -50,7 +61,7 @@ export async function captureRows(root: string, dir: string): Promise<Row[]> {
   const sshd = await startSshd();
   const devices: string[] = [];
   try {
-    const file = await makeDisk(dir);
+    const [file, largeFile] = await makeDisks(dir);
     const device = loop(file);
     devices.push(device);
     const capture = async (job: string, from: string): Promise<CaptureOutcome> => {
@@ -87,10 +98,6 @@ export async function captureRows(root: string, dir: string): Promise<Row[]> {
     await handle.close();
     const second = (await capture(path.join(dir, `job${ROUNDS - 1}`), device)).passes[0];
 
-    const largeFile = path.join(dir, 'large.raw');
-    await fs.writeFile(largeFile, '');
-    execFileSync('cp', ['--sparse=always', file, largeFile]);
-    await fs.truncate(largeFile, LARGE_BYTES);
     const large = loop(largeFile);
     devices.push(large);
     const largeSeconds = await seconds(() => capture(path.join(dir, 'large'), large));

@@ -66,7 +66,7 @@ describe.skipIf(missing)('a disk behind a connection that breaks', () => {
     let ended = false;
     let cuts = 0;
     // slow enough that all cuts come in time
-    const cut = capture(path.join(dir, 'cut'), '--limit', '6M').finally(() => {
+    const cut = capture(path.join(dir, 'cut'), '--limit', '12M').finally(() => {
       ended = true;
     });
     const index = path.join(dir, 'cut/capture', `${path.basename(device)}.index`);

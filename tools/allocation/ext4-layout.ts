@@ -38,6 +38,9 @@ export interface Ext4Layout {
   clusterBlocks: number;
   groups: number;
   inodeTableBlocks: number;
+  inodesPerGroup: number;
+  /** Bytes of an inode. */
+  inodeBytes: number;
   descriptorBytes: number;
   reservedDescriptorBlocks: number;
   /** Descriptor blocks from this one on lie in their own groups; infinite when all follow the superblock. */
@@ -138,6 +141,8 @@ export async function readExt4Layout(part: ByteSource): Promise<Ext4Layout> {
     clusterBlocks,
     groups,
     inodeTableBlocks,
+    inodesPerGroup: sb.readUInt32LE(40),
+    inodeBytes,
     descriptorBytes,
     reservedDescriptorBlocks: sb.readUInt16LE(206),
     firstMetaGroup: incompat & INCOMPAT_META_BG ? sb.readUInt32LE(260) : Number.POSITIVE_INFINITY,
@@ -186,6 +191,8 @@ export interface Ext4Group {
   inodeBitmap: number;
   inodeTable: number;
   freeClusters: number;
+  /** Inodes at the end of the table that were never used; 0 where descriptors have no checksum that vouches for it. */
+  unusedInodes: number;
   /** The bitmap was never written: what is in use follows from the layout. */
   uninitialised: boolean;
   /** Checksum of the bitmap; undefined when there is none. */
@@ -216,6 +223,7 @@ export function parseDescriptor(fs: Ext4Layout, data: Buffer, group: number): Ex
     inodeBitmap: data.readUInt32LE(4) + high(0x24),
     inodeTable: data.readUInt32LE(8) + high(0x28),
     freeClusters: data.readUInt16LE(12) + high16(0x2c),
+    unusedInodes: fs.checksum === 'none' ? 0 : data.readUInt16LE(0x1c) + high16(0x32),
     uninitialised: fs.checksum !== 'none' && (data.readUInt16LE(18) & FLAG_BLOCK_UNINIT) !== 0,
     bitmapChecksum: fs.checksum === 'crc32c' ? data.readUInt16LE(0x18) + high16(0x38) : undefined,
   };

@@ -29,6 +29,8 @@ interface Scan {
   free: FreeSpace;
   /** Bitmaps and inode tables of all groups, by start, merged where they touch. */
   metadata: ByteRange[];
+  /** Ends of inode tables that were never used: in use by the bitmaps, but nothing of them is ever read before it is written. */
+  unused: ByteRange[];
   /** Groups that count whole because they were caught in the middle of a change. */
   doubtful: number;
 }
@@ -147,6 +149,23 @@ function remember(scan: Scan, block: number, blocks: number): void {
   else scan.metadata.push({ startBytes, lengthBytes: blocks * blockBytes });
 }
 
+/**
+ * What lies behind the last inode that was ever used (bg_itable_unused): the kernel and e2fsck take it for zeros, whether it was
+ * zeroed or not. Without this a large file system that holds little costs its inode tables: 1.6 % of its size.
+ */
+function rememberUnused(scan: Scan, group: number, own: Ext4Group): void {
+  const { fs } = scan;
+  if (own.unusedInodes > fs.inodesPerGroup) {
+    doubt(scan, group, 'more inodes are unused than there are');
+    return;
+  }
+  const usedBlocks = Math.ceil(((fs.inodesPerGroup - own.unusedInodes) * fs.inodeBytes) / fs.blockBytes);
+  const blocks = fs.inodeTableBlocks - usedBlocks;
+  if (blocks <= 0) return;
+  const startBytes = (own.inodeTable + usedBlocks) * fs.blockBytes;
+  scan.unused.push({ startBytes, lengthBytes: blocks * fs.blockBytes });
+}
+
 async function scanBatch(scan: Scan, first: number, count: number): Promise<void> {
   const { fs, part } = scan;
   const groups = await readGroups(scan, first, count);
@@ -165,6 +184,7 @@ async function scanBatch(scan: Scan, first: number, count: number): Promise<void
     remember(scan, own.blockBitmap, 1);
     remember(scan, own.inodeBitmap, 1);
     remember(scan, own.inodeTable, fs.inodeTableBlocks);
+    rememberUnused(scan, group, own);
     if (own.uninitialised) takeBitmap(scan, group, own, initialBitmap(fs, group, own));
     else reads.push({ group, own });
   }
@@ -200,7 +220,7 @@ function* neighbours<T extends { own: Ext4Group }>(sorted: readonly T[], fs: Ext
 export async function parseExt4(part: ByteSource, state: DiskState): Promise<Found> {
   const fs = await readExt4Layout(part);
   if (fs.unclean !== undefined && state !== 'live') throw damaged(part, fs.unclean);
-  const scan: Scan = { part, fs, state, free: new FreeSpace(), metadata: [], doubtful: 0 };
+  const scan: Scan = { part, fs, state, free: new FreeSpace(), metadata: [], unused: [], doubtful: 0 };
   for (let first = 0; first < fs.groups; first += BATCH_GROUPS) {
     await scanBatch(scan, first, Math.min(BATCH_GROUPS, fs.groups - first));
   }
@@ -211,6 +231,7 @@ export async function parseExt4(part: ByteSource, state: DiskState): Promise<Fou
   remember(scan, 0, fs.firstBlock + 1);
   scan.metadata.sort((a, b) => a.startBytes - b.startBytes);
   if (scan.free.overlaps(scan.metadata)) throw damaged(part, 'its bitmaps call its own metadata free');
+  for (const { startBytes, lengthBytes } of scan.unused) scan.free.add(startBytes, lengthBytes);
   const note = scan.doubtful > 0 ? `${scan.doubtful} groups were being changed and count whole` : undefined;
   return {
     free: scan.free,
