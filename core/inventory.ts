@@ -21,7 +21,7 @@ export type InventoryPartition = z.infer<typeof InventoryPartition>;
 
 /** A whole disk as the kernel shows it; never a loop, RAM or mapped device. */
 export const InventoryDisk = z.object({
-  name: text.describe('kernel name, for /dev/NAME: sda, nvme0n1, vda'),
+  name: text.describe('kernel name, for /dev/NAME: sda, nvme0n1, cciss!c0d0 (for a slash)'),
   links: many(text).describe('other paths of it, below /dev/disk/by-id and by-path'),
   sizeBytes: z.number(),
   sectorBytes: z.number().describe('logical sector: 512 or 4096'),

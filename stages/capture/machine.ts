@@ -1,5 +1,4 @@
 /** A running machine as a source: over ssh, or this one. */
-import * as path from 'node:path';
 import type { DiskSource } from '../../core/disk-source.ts';
 import { asPortError, PortError } from '../../core/errors.ts';
 import type { Inventory } from '../../core/inventory.ts';
@@ -9,8 +8,9 @@ import { printable } from '../../core/text.ts';
 import type { Consistency } from '../../core/types.ts';
 import { openMachine, type SourceMachine } from '../../tools/source-machine/index.ts';
 import type { CaptureContext } from './context.ts';
+import { diskIds } from './disk-ids.ts';
 import type { Hold, LiveDisk, LiveSource } from './live.ts';
-import { diskNamed, writtenMounts } from './written.ts';
+import { devicePath, writtenMounts } from './written.ts';
 
 /** A source that is a machine. */
 export type MachineSource = Extract<Source, { kind: 'ssh' | 'host' }>;
@@ -47,12 +47,13 @@ class Machine implements LiveSource {
     const inventory = await this.#ask((m) => m.inventory());
     this.inventory = inventory;
     const devices = devicesOf(inventory, this.#source, this.name);
+    const ids = diskIds(inventory, devices);
     this.disks = await Promise.all(
-      devices.map(async (device) => {
+      devices.map(async (device, i) => {
         const disk = await this.#open(device, true);
         const { sizeBytes } = disk;
         await disk.close();
-        return { id: idOf(inventory, device), device, sizeBytes, open: () => this.#open(device, true) };
+        return { id: ids[i] ?? device, device, sizeBytes, open: () => this.#open(device, true) };
       }),
     );
   }
@@ -262,14 +263,9 @@ function uuidsOf(inventory: Inventory | undefined, devices: ReadonlySet<string>)
 /** The devices that were named, else all whole disks of the machine. */
 function devicesOf(inventory: Inventory, source: MachineSource, name: string): string[] {
   if (source.devices.length > 0) return source.devices;
-  const all = inventory.disks.map((d) => `/dev/${d.name}`);
+  const all = inventory.disks.map((d) => devicePath(d.name));
   if (all.length > 0) return all;
   throw new PortError('SOURCE_REMOTE', `${name} shows no disk`, { hint: 'name one: ssh://host/dev/sda' });
-}
-
-/** `sda` for a device, also when it was named by one of its links in /dev/disk. */
-function idOf(inventory: Inventory, device: string): string {
-  return diskNamed(inventory, device)?.name ?? path.basename(device).replaceAll(/[^A-Za-z0-9._-]/g, '-');
 }
 
 /** Connects, reads the inventory and finds the disks. Throws SOURCE_REMOTE. */

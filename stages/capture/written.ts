@@ -4,6 +4,11 @@ import type { Inventory, InventoryDevice, InventoryDisk, InventoryMount } from '
 /** Contents that hold other things than files: what is mounted may lie on them without telling. */
 const CONTAINERS = /_member$|^(crypto_LUKS|BitLocker|btrfs|bcachefs|bcache|drbd)$/i;
 
+/** Where a device of this kernel name is: a slash is written `!` there (`cciss!c0d0`). */
+export function devicePath(name: string): string {
+  return `/dev/${name.replaceAll('!', '/')}`;
+}
+
 /** `vg0-my--root` for `/dev/vg0/my-root`. */
 function mapperPath(device: string): string | undefined {
   const [, group, volume] = /^\/dev\/([^/]+)\/([^/]+)$/.exec(device) ?? [];
@@ -13,12 +18,12 @@ function mapperPath(device: string): string | undefined {
 
 function deviceOf(inventory: Inventory, device: string): InventoryDevice | undefined {
   const names = [device, mapperPath(device)];
-  return inventory.devices.find((d) => names.includes(d.path) || names.includes(`/dev/${d.name}`));
+  return inventory.devices.find((d) => names.includes(d.path) || names.includes(devicePath(d.name)));
 }
 
 /** The whole disk a name stands for; undefined when it is none, or none that is known. */
 export function diskNamed(inventory: Inventory, device: string): InventoryDisk | undefined {
-  return inventory.disks.find((d) => `/dev/${d.name}` === device || d.links.includes(device));
+  return inventory.disks.find((d) => devicePath(d.name) === device || d.links.includes(device));
 }
 
 function reaches(inventory: Inventory, device: string, mount: InventoryMount): boolean {

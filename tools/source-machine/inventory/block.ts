@@ -159,7 +159,8 @@ export function devicesOf(nodes: BlockNodes): InventoryDevice[] {
     const mapped = one(node.facts, 'dm/name');
     return {
       name: node.name,
-      path: mapped === undefined ? `/dev/${node.name}` : `/dev/mapper/${mapped}`,
+      // a slash in a name is written `!` by the kernel: cciss!c0d0
+      path: mapped === undefined ? `/dev/${node.name.replaceAll('!', '/')}` : `/dev/mapper/${mapped}`,
       kind: kindOf(node),
       sizeBytes: sizeOf(node),
       disks: node.disks,
