@@ -23,6 +23,9 @@ const EIO = 5;
 const ESHUTDOWN = 108;
 /** Longest list of extents nbdkit and qemu send: a million. */
 const MAX_STATUS_BYTES = 4 + 8 * 1024 * 1024;
+/** Most pieces one read is answered in, and most runs one question: servers stay far below, an endless answer does not. */
+const MAX_PIECES = 16 * 1024;
+const MAX_EXTENTS = MAX_STATUS_BYTES / 8;
 /** A failing disk may need minutes to say that it cannot read a sector. */
 const SILENCE_MS = 180_000;
 const NEGOTIATION_SILENCE_MS = 20_000;
@@ -195,6 +198,7 @@ export class NbdClient {
     if (data.readUInt32BE(0) !== this.about.allocationId || data.length % 8 !== 4) {
       throw nonsense(this.#name, 'it tells of something else than what is stored');
     }
+    if (pending.extents.length > MAX_EXTENTS) throw nonsense(this.#name, 'it tells of runs without end');
     for (let at = 4; at < data.length; at += 8) {
       const lengthBytes = data.readUInt32BE(at);
       if (lengthBytes === 0) throw nonsense(this.#name, 'it tells of runs without bytes');
@@ -207,7 +211,8 @@ export class NbdClient {
     const { target, came } = pending;
     const end = start + length;
     const taken = came.some((r) => start < r.startBytes + r.lengthBytes && r.startBytes < end);
-    if (target === undefined || start < 0 || length === 0 || end > target.length || taken) {
+    const isOdd = start < 0 || length === 0 || taken || came.length >= MAX_PIECES;
+    if (target === undefined || end > target.length || isOdd) {
       throw nonsense(this.#name, 'it sends bytes that were not asked for');
     }
     came.push({ startBytes: start, lengthBytes: length });

@@ -152,6 +152,25 @@ describe('a hostile NBD server', () => {
     await disk.close();
   });
 
+  test('answers in crumbs, and without end, are refused', async () => {
+    const crumbs = Array.from({ length: 20_000 }, (_, i) => chunk(1, at(BigInt(i), Buffer.alloc(1)), 0));
+    const disk = await say(ready(32_768n), crumbs);
+    await expect(disk.read(0, 32_768)).rejects.toThrow(/not asked for/);
+    await disk.close();
+
+    const context = Buffer.concat([Buffer.from([0, 0, 0, 1]), Buffer.from('base:allocation')]);
+    const runs = Buffer.alloc(4 + 8 * 1024 * 1024, Buffer.from([0, 0, 0, 1, 0, 0, 0, 0]));
+    runs.writeUInt32BE(1, 0);
+    for (let run = 4; run < runs.length; run += 8) runs.writeUInt32BE(1, run);
+    const [greeting = GREETING, , ...go] = ready(2n ** 40n);
+    const told = await say(
+      [greeting, reply(8, 1), reply(10, 4, context), reply(10, 1), ...go],
+      [chunk(5, runs, 0), chunk(5, runs, 0), chunk(5, runs, 0)],
+    );
+    await expect(told.dataRanges?.()).rejects.toThrow(/without end/);
+    await told.close();
+  });
+
   test('one that ends in the middle can be asked again later', async () => {
     await expect(say([GREETING, reply(8, 0x8000_0001)], [], true)).rejects.toMatchObject({ temporary: true });
     const disk = await say(ready(1024n), [simple(0, Buffer.alloc(100))], true);
