@@ -54,6 +54,14 @@ async function writeDisk(
   });
 }
 
+/** Removes what a killed run was writing: nobody else writes here, and a disk may be large. */
+async function removeHalves(folder: string, disk: PackedDisk): Promise<void> {
+  for (const name of await fs.readdir(folder)) {
+    // as temporaryName makes them
+    if (name.startsWith(`.${disk.id}.`) && name.endsWith('.tmp')) await fs.rm(path.join(folder, name));
+  }
+}
+
 /** What an earlier run left, when it is whole: made from the same bytes, and its content unchanged. */
 async function doneBefore(
   target: string,
@@ -90,6 +98,7 @@ export async function unpack(
     for (const disk of plan.disks) {
       options.signal?.throwIfAborted();
       const target = path.join(path.resolve(folder), disk.id);
+      await removeHalves(folder, disk);
       const record = `${target}.json`;
       const from = JSON.stringify([plan.path, plan.sizeBytes, plan.modifiedMs, disk]);
       const before = await doneBefore(target, record, from, options.signal);

@@ -90,6 +90,20 @@ describe.skipIf(requires('xz'))('compressed images', () => {
       expect((await fs.readFile(path.join(out, 'disk0'))).equals(disk)).toBe(true);
     });
 
+    test('what a killed run was writing is removed', async () => {
+      for (const name of [
+        '.disk0.0123456789ab.tmp',
+        '.disk0.json.0123456789ab.tmp',
+        '.disk1.0123456789ab.tmp',
+      ]) {
+        writeFileSync(path.join(out, name), 'half');
+      }
+      writeFileSync(file, await compress[kind](disk));
+      await unpack(await planPacked(file, kind), out);
+      // another disk's is not this one's
+      expect(readdirSync(out).sort()).toEqual(['.disk1.0123456789ab.tmp', 'disk0', 'disk0.json']);
+    });
+
     test('cut anywhere is damaged', async () => {
       const data = await compress[kind](disk);
       for (const length of [data.length - 1, data.length - 9, data.length >> 1, 30, 11, 8, 6]) {
