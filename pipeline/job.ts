@@ -83,7 +83,13 @@ export async function requireJobFolder(paths: JobPaths): Promise<void> {
 
 /** An empty folder, or one that `port-image capture` made and used. */
 async function isForNewJob(paths: JobPaths): Promise<boolean> {
-  const names = await fs.readdir(paths.dir);
+  const names = await fs.readdir(paths.dir).catch((cause: NodeJS.ErrnoException) => {
+    if (cause.code !== 'ENOTDIR') throw cause;
+    throw new PortError('USAGE', `${printable(paths.dir)} is no folder`, {
+      cause,
+      hint: 'choose another folder with --job',
+    });
+  });
   // `lock.…`: a run that begins at this moment, or that was killed at its first
   const ours = names.filter((n) => n !== 'lock' && !n.startsWith('lock.'));
   const made = [paths.capture, paths.logs, paths.tmp].map((p) => path.basename(p));

@@ -36,6 +36,10 @@ test('a job.json that is not ours is refused before anything is removed', async 
   expect((await fs.readdir(path.join(dir, 'other'))).sort()).toEqual(['job.json', 'tmp']);
 });
 
+test('a file is no folder', async () => {
+  await expect(capture('disk.raw', disk)).rejects.toMatchObject({ code: 'USAGE' });
+});
+
 test('a refused source leaves nothing: neither a new folder nor anything in an empty one', async () => {
   await expect(capture('new', path.join(dir, 'missing'))).rejects.toMatchObject({ code: 'USAGE' });
   expect(await fs.readdir(dir)).not.toContain('new');
