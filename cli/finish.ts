@@ -48,7 +48,12 @@ export async function finishJob(dir: string, options: FinishOptions): Promise<vo
   draw.end();
   if (options.dryRun) {
     await options.leave?.();
-    if (options.json) outJson({ dryRun: true, changes: outcome.planned, warnings: outcome.summary.warnings });
+    if (options.json)
+      outJson({
+        dryRun: true,
+        changes: outcome.planned,
+        warnings: [...new Set([...outcome.summary.warnings, ...outcome.warnings])],
+      });
     else {
       out(`${outcome.planned.length} intended changes:`);
       for (const change of outcome.planned) {

@@ -35,16 +35,19 @@ export interface CaptureOutcome extends CaptureResult {
   warnings: string[];
 }
 
-/** A copy that changes is no longer what a conversion in this folder was made from. */
-async function forgetConversion(dir: string, source: string): Promise<void> {
-  const paths = jobPaths(dir);
+/** A folder that holds a job of another source is left alone. Throws JOB_MISMATCH. */
+async function requireSameSource(paths: JobPaths, source: string): Promise<void> {
   if (!(await exists(paths.request))) return;
-  const { request } = await openJob(dir);
-  if (request.source !== source) {
-    throw new PortError('JOB_MISMATCH', `${printable(dir)} is a job for ${printable(request.source)}`, {
-      hint: 'choose another --job for this source',
-    });
-  }
+  const { request } = await openJob(paths.dir);
+  if (request.source === source) return;
+  throw new PortError('JOB_MISMATCH', `${printable(paths.dir)} is a job for ${printable(request.source)}`, {
+    hint: 'choose another --job for this source',
+  });
+}
+
+/** A copy that changes is no longer what a conversion in this folder was made from. */
+async function forgetConversion(paths: JobPaths): Promise<void> {
+  if (!(await exists(paths.request))) return;
   const journal = await Journal.open(paths.journal);
   try {
     for (const stage of journal.state().done.keys()) {
@@ -86,7 +89,7 @@ export async function captureInto(
     for (const sub of [paths.capture, paths.logs, paths.tmp]) await makeDir(sub);
     log = openJobLog(paths.logs, { job: path.basename(paths.dir) });
     const before = (await readState(paths.capture, request.source))?.passes.length ?? 0;
-    await forgetConversion(paths.dir, request.source);
+    await requireSameSource(paths, request.source);
     const result = await captureSource(
       {
         request,
@@ -100,7 +103,7 @@ export async function captureInto(
           options.listener({ event: 'warning', stage: 'capture', text });
         },
       },
-      { final: options.final, passes: options.passes },
+      { final: options.final, passes: options.passes, beforeWriting: () => forgetConversion(paths) },
     );
     return {
       job: paths.dir,

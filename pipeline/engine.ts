@@ -45,6 +45,8 @@ export interface RunOutcome {
   summary: Summary;
   /** Intended changes of the stages that were planned. */
   planned: Change[];
+  /** What plans warned of, in a dry run. */
+  warnings: string[];
 }
 
 /** Runs or resumes the job in a folder. Everything a stage throws comes out as PortError. */
@@ -80,6 +82,7 @@ class Run {
   readonly #options: RunOptions;
   readonly #state: RunState;
   readonly #planned: Change[] = [];
+  readonly #warnings: string[] = [];
   readonly #plans = new Map<StageName, unknown>();
   #done: JobState;
   #digests: Promise<Map<string, SourceDigest>> | undefined;
@@ -308,7 +311,13 @@ class Run {
       const plan = await this.#guarded(stage, () => stage.plan(context));
       this.#plans.set(stage.name, plan);
       this.#planned.push(...changes);
-      for (const text of warnings) this.#state.log.info('plan', { stage: stage.name, text });
+      for (const text of warnings) {
+        this.#state.log.info('plan', { stage: stage.name, text });
+        // a run tells them when it does what was planned
+        if (this.#options.dryRun !== true) continue;
+        this.#options.listener({ event: 'warning', stage: stage.name, text });
+        this.#warnings.push(text);
+      }
     }
   }
 
@@ -381,7 +390,7 @@ class Run {
       const proofs = (this.#state.results.get('verify') ?? []) as Verification[];
       await writeReport(this.#paths, summary, changesOf(entries), proofs);
     }
-    return { summary, planned: this.#planned };
+    return { summary, planned: this.#planned, warnings: this.#warnings };
   }
 }
 

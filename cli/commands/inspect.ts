@@ -8,6 +8,7 @@ import { printable } from '../../core/text.ts';
 import { runJob } from '../../pipeline/engine.ts';
 import { createJob } from '../../pipeline/job.ts';
 import { summarize } from '../../stages/inspect/summary.ts';
+import { type CaptureFlags, captureFlags } from '../capture-request.ts';
 import { drawRun, out, outJson } from '../output.ts';
 import { buildRequest } from '../request.ts';
 import type { Interruption } from '../signals.ts';
@@ -16,13 +17,14 @@ const collect = (value: string, before: string[] | undefined): string[] => [...(
 
 /** Defines the command. */
 export function inspectCommand(interruption: Interruption): Command {
-  return new Command('inspect')
+  const command = new Command('inspect')
     .description('tell what is on a disk: system, file systems, boot, network, services, application data')
-    .argument('<source>', 'image file or block device; never written to')
+    .argument('<source>', 'image, OVA, block device, ssh://host/dev/sda, https://…; never written to')
     .option('--with-disk <source>', 'one more disk of the same machine, repeatable', collect)
     .option('--format <format>', 'format of the source, when its content does not tell')
     .option('--root <device>', 'which system to look at, when the disk has several')
-    .option('--json', 'print all facts as JSON')
+    .option('--json', 'print all facts as JSON');
+  return captureFlags(command)
     .addHelpText(
       'after',
       '\nExamples:\n  port-image inspect shop01.raw\n  port-image inspect shop01.qcow2 --json > facts.json',
@@ -30,7 +32,7 @@ export function inspectCommand(interruption: Interruption): Command {
     .action(
       async (
         source: string,
-        flags: { withDisk?: string[]; format?: string; root?: string; json?: boolean },
+        flags: CaptureFlags & { withDisk?: string[]; format?: string; root?: string; json?: boolean },
       ) => {
         const dir = await fs.mkdtemp(
           path.join(

@@ -186,7 +186,9 @@ async function finishedCopy(ctx: CaptureContext): Promise<CaptureResult | undefi
 export async function captureSource(ctx: CaptureContext, options: LiveOptions): Promise<CaptureResult> {
   const source = parseSource(ctx.request.source);
   if (isLive(source) && ctx.request.moreSources.length === 0) return takeLive(ctx, source, options);
-  return takeFiles(ctx, await planFiles(ctx));
+  const files = await planFiles(ctx);
+  await options.beforeWriting?.();
+  return takeFiles(ctx, files);
 }
 
 async function takeFiles(ctx: CaptureContext, files: readonly FilePlan[]): Promise<CaptureResult> {

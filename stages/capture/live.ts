@@ -58,6 +58,8 @@ export interface LiveOptions {
   final: boolean;
   /** Passes before the final one; by default as many as make it short, at most three, and one when there is none. */
   passes?: number | undefined;
+  /** Called when the source answered and fits, before the first byte of a copy changes. */
+  beforeWriting?: (() => Promise<void>) | undefined;
 }
 
 /** Consistencies that need nothing more. */
@@ -97,6 +99,7 @@ export async function captureLive(
     underWay: before?.underWay ?? false,
   };
   requireSameDisks(source.name, disks, before, source.inventory);
+  await options.beforeWriting?.();
   const lanes: Lane[] = [];
   try {
     for (const disk of disks) {

@@ -277,3 +277,22 @@ test.skipIf(missing)('a copy of another source is never gone on with', async () 
     code: 'JOB_MISMATCH',
   });
 });
+
+test.skipIf(missing)(
+  'nothing that was made before is forgotten while the source does not answer',
+  async () => {
+    let told = 0;
+    const options = {
+      final: true,
+      beforeWriting: async () => {
+        told += 1;
+      },
+    };
+    await capture(source({ found: ['offline'] }), options);
+    expect(told).toBe(1);
+    // another disk under the same name
+    const first = await readState(path.join(dir, 'capture'), 'ssh://shop01/dev/sda');
+    const other: LiveSource = { ...source(), disks: [{ ...source().disks[0], sizeBytes: 8 * MIB }] as never };
+    await expect(capture(other, options, context(), first)).rejects.toMatchObject({ code: 'JOB_MISMATCH' });
+  },
+);
