@@ -49,6 +49,14 @@ export async function writeFileAtomic(target: string, content: string | Uint8Arr
   }
 }
 
+/** Writes all of `data` at an offset: one write may stop short, as the last one does before a disk is full. */
+export async function writeFull(handle: fs.FileHandle, data: Uint8Array, offset: number): Promise<void> {
+  for (let done = 0; done < data.length; ) {
+    const { bytesWritten } = await handle.write(data, done, data.length - done, offset + done);
+    done += bytesWritten;
+  }
+}
+
 /** Writes JSON, indented, atomically. */
 export async function writeJson(target: string, value: unknown): Promise<void> {
   await writeFileAtomic(target, `${JSON.stringify(value, null, 2)}\n`);

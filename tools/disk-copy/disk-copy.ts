@@ -3,11 +3,12 @@ import { createHash } from 'node:crypto';
 import type * as fs from 'node:fs/promises';
 import { BLOCK_BYTES, type ByteRange } from '../../core/disk-source.ts';
 import { asPortError, PortError } from '../../core/errors.ts';
+import { writeFull } from '../../core/files.ts';
 import { printable } from '../../core/text.ts';
 import { type BadParts, badRangesOf, writeBadList } from './bad-list.ts';
 import type { IndexFile } from './index-file.ts';
 import { type CheckOptions, differingBlocks } from './local-check.ts';
-import { clear, nonZeroRuns, writeFull, zeroSum } from './zeros.ts';
+import { clear, nonZeroRuns, zeroSum } from './zeros.ts';
 
 /** State of a block: `missing`: its bytes are not here or may be anything. */
 export type BlockState = 'missing' | 'zero' | 'data' | 'bad';

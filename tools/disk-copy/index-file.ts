@@ -8,7 +8,7 @@ import * as fs from 'node:fs/promises';
 import { crc32 } from 'node:zlib';
 import * as z from 'zod';
 import { PortError } from '../../core/errors.ts';
-import { FILE_MODE, renameDurable, temporaryName } from '../../core/files.ts';
+import { FILE_MODE, renameDurable, temporaryName, writeFull } from '../../core/files.ts';
 import { printable } from '../../core/text.ts';
 
 /** Bytes of the header. */
@@ -191,7 +191,7 @@ export class IndexFile {
       for (; blocks[i] === first + records.length; i++)
         records.push(this.#record(blocks[i] ?? 0) ?? EMPTY_RECORD);
       const bytes = Buffer.concat(records);
-      await this.#handle.write(bytes, 0, bytes.length, RECORDS_AT + first * RECORD_BYTES);
+      await writeFull(this.#handle, bytes, RECORDS_AT + first * RECORD_BYTES);
     }
   }
 

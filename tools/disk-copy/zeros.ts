@@ -4,6 +4,7 @@ import type { FileHandle } from 'node:fs/promises';
 import { run } from '../../core/command.ts';
 import type { ByteRange } from '../../core/disk-source.ts';
 import { PortError } from '../../core/errors.ts';
+import { writeFull } from '../../core/files.ts';
 
 const PIECE_BYTES = 64 * 1024;
 const ZEROS = Buffer.alloc(PIECE_BYTES);
@@ -39,14 +40,6 @@ export function nonZeroRuns(data: Buffer): ByteRange[] {
     else runs.push({ startBytes: at, lengthBytes: piece.length });
   }
   return runs;
-}
-
-/** Writes all of `data`. */
-export async function writeFull(handle: FileHandle, data: Buffer, offset: number): Promise<void> {
-  for (let done = 0; done < data.length; ) {
-    const { bytesWritten } = await handle.write(data, done, data.length - done, offset + done);
-    done += bytesWritten;
-  }
 }
 
 /** Makes a run of a file read as zeros: a hole where the file system can, written zeros elsewhere. */

@@ -3,9 +3,9 @@ import { createHash, type Hash } from 'node:crypto';
 import { constants } from 'node:fs';
 import * as fs from 'node:fs/promises';
 import * as z from 'zod';
-import { FILE_MODE, renameDurable, writeJson } from '../../core/files.ts';
+import { FILE_MODE, renameDurable, writeFull, writeJson } from '../../core/files.ts';
 import { MIB } from '../../core/sizes.ts';
-import { nonZeroRuns, writeFull } from '../disk-copy/zeros.ts';
+import { nonZeroRuns } from '../disk-copy/zeros.ts';
 import type { ContentFacts } from './types.ts';
 
 /** After so many bytes the file is flushed: a lost power costs no more than this. */

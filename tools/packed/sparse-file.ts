@@ -2,7 +2,7 @@
 import { createHash, type Hash } from 'node:crypto';
 import * as fs from 'node:fs/promises';
 import * as path from 'node:path';
-import { FILE_MODE, renameDurable, requireFreeSpace, temporaryName } from '../../core/files.ts';
+import { FILE_MODE, renameDurable, requireFreeSpace, temporaryName, writeFull } from '../../core/files.ts';
 import { MIB, roundUp } from '../../core/sizes.ts';
 
 /** Zero runs of at least this become holes: the block of common file systems, times 16 to keep the extent list short. */
@@ -127,7 +127,7 @@ export async function writeSparse(
             unchecked = 0;
           }
           hashBlocks(hash, data.subarray(start, end), offset + start, label);
-          await handle.write(data, start, end - start, offset + start);
+          await writeFull(handle, data.subarray(start, end), offset + start);
           unchecked += end - start;
         }
       }
