@@ -107,7 +107,10 @@ async function planHttp(text: string, options: PlanOptions): Promise<FetchPlan> 
     return {
       kind: 'http',
       name: shownUrl(url),
-      identity: sourceIdentity(url.href),
+      // a signature that was renewed must not cost the download, where something else tells that the content is the same
+      identity: sourceIdentity(
+        facts.validator === undefined && digests.length === 0 ? url.href : `${url.origin}${url.pathname}`,
+      ),
       facts,
       acceptsRanges,
       digests,
