@@ -98,6 +98,7 @@ content /proc/1/mountinfo 524288 || content /proc/self/mountinfo 524288
 # containers and services may have mounts of their own: one process of each namespace, one line of each file system
 section other-mounts
 own=$(readlink /proc/1/ns/mnt || readlink /proc/self/ns/mnt)
+# shellcheck disable=SC2012 # the names are numbers, and one ls for all is one process
 ls -l /proc/[0-9]*/ns/mnt | sed -n 's|^.* /proc/\([0-9]*\)/ns/mnt -> \(.*\)$|\2 \1|p' | sort -u -k 1,1 |
 	while read -r space pid; do
 		[ "$space" = "$own" ] || sed "s/^/$pid /" "/proc/$pid/mountinfo"
