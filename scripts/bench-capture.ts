@@ -128,7 +128,7 @@ export async function captureRows(root: string, dir: string): Promise<Row[]> {
         '≤ 1.1',
       ),
       row(
-        'the same disk, 10 TiB large',
+        'the same files on a disk of 10 TiB',
         formatSeconds(largeSeconds),
         formatSeconds(a),
         largeSeconds / a,

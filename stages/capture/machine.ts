@@ -253,11 +253,10 @@ class Machine implements LiveSource {
   }
 }
 
-/** UUIDs of what devices hold; undefined when one is not known. */
-function uuidsOf(inventory: Inventory | undefined, devices: ReadonlySet<string>): Set<string> | undefined {
-  const uuids = [...devices].map((name) => inventory?.devices.find((d) => d.name === name)?.uuid);
-  if (!uuids.every((uuid) => uuid !== undefined)) return undefined;
-  return new Set(uuids.map((uuid) => uuid.toLowerCase()));
+/** UUIDs of what devices hold. One that is not known is left out: what has it counts as not frozen and is read whole in doubt. */
+function uuidsOf(inventory: Inventory | undefined, devices: ReadonlySet<string>): Set<string> {
+  const held = inventory?.devices.filter((d) => devices.has(d.name)) ?? [];
+  return new Set(held.flatMap(({ uuid }) => (uuid === undefined ? [] : [uuid.toLowerCase()])));
 }
 
 /** The devices that were named, else all whole disks of the machine. */
