@@ -18,6 +18,7 @@ import {
   requireChecksumIsUsed,
 } from './capture-request.ts';
 import { type CloudFlags, cloudConfigFields, cloudRequest, storeRequest } from './cloud-request.ts';
+import { targetsOf } from './targets.ts';
 
 /** Flags that name further disks and say what they are for. */
 export interface DiskFlags {
@@ -50,6 +51,7 @@ export interface ConvertFlags extends CloudFlags, CaptureFlags, DiskFlags {
   generalize?: boolean;
   verify: boolean;
   compare: boolean;
+  set?: string[];
   config?: string;
 }
 
@@ -74,6 +76,7 @@ const ConfigFile = z.strictObject({
   generalize: z.boolean().optional(),
   verify: z.boolean().optional(),
   compare: z.boolean().optional(),
+  targets: z.record(z.string(), z.record(z.string(), z.unknown())).optional(),
 });
 type ConfigFile = z.infer<typeof ConfigFile>;
 
@@ -213,6 +216,12 @@ export async function buildRequest(
     generalize: flags.generalize ?? config.generalize ?? false,
     verify: flags.verify && (config.verify ?? true),
     compare: flags.compare && (config.compare ?? true),
+    targets: targetsOf(
+      platforms,
+      flags.set ?? [],
+      config.targets ?? {},
+      flags.upload !== false && config.upload !== false,
+    ),
   });
   if (!parsed.success) {
     const issue = parsed.error.issues[0];

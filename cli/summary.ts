@@ -53,6 +53,20 @@ export function printSummary(summary: Summary): void {
     );
     for (const old of cloudImage.replaced) row('', `older image ${printable(old.id)} ${old.action}`);
   }
+  for (const image of summary.cloudImages) {
+    const { platform, place, id, bytes, method, content, proof } = image;
+    row(
+      'uploaded',
+      `${platform}: ${printable(id)} in ${printable(place)}  ${formatBytes(bytes)} by ${method}`,
+    );
+    row(
+      '',
+      content === 'ok'
+        ? `content verified: ${printable(proof)}`
+        : `content UNVERIFIABLE: ${printable(proof)}`,
+    );
+    for (const old of image.replaced) row('', `older image ${printable(old.id)} ${old.action}`);
+  }
   row('stages', summary.stages.map((s) => `${s.name} ${formatSeconds(s.seconds)}`).join(', '));
   row(
     'cost',
@@ -61,10 +75,14 @@ export function printSummary(summary: Summary): void {
   for (const text of summary.warnings) row('warning', printable(text));
   row('job', summary.job);
   if (summary.report !== null) row('report', summary.report);
-  if (cloudImage !== null) {
+  const starts = [
+    ...(cloudImage === null ? [] : [cloudImage.serverCreate]),
+    ...summary.cloudImages.map((image) => printable(image.start)),
+  ];
+  if (starts.length > 0) {
     out('');
     out('Start an instance:');
-    out(`  ${cloudImage.serverCreate}`);
+    for (const start of starts) out(`  ${start}`);
   }
 }
 

@@ -125,6 +125,12 @@ export const Request = z.object({
     .default(24)
     .describe('life of the signed URLs handed to the instance'),
   glance: GlanceRequest.optional().describe('upload to this OpenStack cloud; files only when absent'),
+  targets: z
+    .record(z.string(), z.record(z.string(), z.unknown()))
+    .default({})
+    .describe(
+      'options of the clouds an image is brought to, by platform; their schemas are in drivers/uploaders.ts',
+    ),
   compare: z.boolean().default(true).describe('compare the encoded image with the work disk'),
 });
 /** What the user asked for. */

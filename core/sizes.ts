@@ -6,6 +6,8 @@ export const KIB = 1024;
 export const MIB = 1024 * KIB;
 /** 1 GiB in bytes. */
 export const GIB = 1024 * MIB;
+/** 1 TiB in bytes. */
+export const TIB = 1024 * GIB;
 
 /** Bytes for people: `0 B`, `13 KiB`, `1.4 GiB`. */
 export function formatBytes(bytes: number): string {
@@ -29,7 +31,7 @@ export function roundUp(value: number, step: number): number {
   return Math.ceil(value / step) * step;
 }
 
-const UNITS: Readonly<Record<string, number>> = { '': 1, k: KIB, m: MIB, g: GIB, t: 1024 * GIB };
+const UNITS: Readonly<Record<string, number>> = { '': 1, k: KIB, m: MIB, g: GIB, t: TIB };
 
 /**
  * Bytes as people write them: `50M`, `1.5GiB`, `800k`, `4096`; K, M, G and T count by 1024. Undefined for anything else

@@ -1,11 +1,30 @@
 /** Every platform this program knows. A new platform is one line here. */
 import { PortError } from '../core/errors.ts';
 import type { Platform } from '../core/platform.ts';
+import { alibaba } from './alibaba/index.ts';
+import { aws } from './aws/index.ts';
+import { azure } from './azure/index.ts';
+import { gcp } from './gcp/index.ts';
+import { hyperv } from './hyperv/index.ts';
+import { oci } from './oci/index.ts';
 import { openstack } from './openstack/index.ts';
 import { qemu } from './qemu/index.ts';
+import { vmware } from './vmware/index.ts';
+import { xen } from './xen/index.ts';
 
 /** Known platforms, in the order they are listed. */
-export const platforms: readonly Platform[] = [openstack, qemu];
+export const platforms: readonly Platform[] = [
+  openstack,
+  aws,
+  azure,
+  gcp,
+  vmware,
+  xen,
+  hyperv,
+  oci,
+  alibaba,
+  qemu,
+];
 
 /**
  * Platforms by name, each once, in the order asked for. `all` means every known platform.

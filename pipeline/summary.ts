@@ -16,6 +16,7 @@ import type {
   TimeToService,
   Verification,
 } from '../core/types.ts';
+import type { CloudImage } from '../core/uploader.ts';
 import type { UploadResult } from '../stages/upload/index.ts';
 import { type JournalEntry, replay } from './journal.ts';
 
@@ -84,6 +85,8 @@ export interface Summary {
     /** Images of further disks. */
     disks: { disk: string; id: string; name: string }[];
   } | null;
+  /** Images in clouds beside Glance. */
+  cloudImages: CloudImage[];
   /** How many changes were made inside the guest. */
   changes: number;
   stages: { name: string; seconds: number }[];
@@ -185,6 +188,7 @@ export async function summarize(
       store: request.store,
     })),
     cloudImage: cloudImageOf(result<UploadResult>('upload')),
+    cloudImages: result<UploadResult>('upload')?.images ?? [],
     changes: changesOf(entries).length,
     stages: STAGE_NAMES.flatMap((name) => {
       const done = state.done.get(name);

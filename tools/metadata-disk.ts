@@ -3,19 +3,20 @@ import { mkdir, mkdtemp, open, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import * as path from 'node:path';
 import { run } from '../core/command.ts';
+import type { MetadataKind } from '../core/platform.ts';
 import { MIB } from '../core/sizes.ts';
 import { configDriveFiles, type InstanceMetadata, noCloudFiles } from './config-drive.ts';
 
 /** Nova's CONFIGDRIVESIZE_BYTES (openstack/nova:nova/virt/configdrive.py). */
 const VFAT_BYTES = 64 * MIB;
 
-/** Kind of metadata, which also decides the label: config-2 or cidata. */
-export type MetadataKind = 'config-drive' | 'nocloud';
+/** Kind of metadata disk, which also decides the label: config-2 or cidata. */
+export type MetadataDiskKind = Extract<MetadataKind, 'config-drive' | 'nocloud'>;
 
 /** Writes a disk with the metadata. Throws PROGRAM_MISSING, PROGRAM_FAILED. */
 export async function writeMetadataDisk(
   target: string,
-  kind: MetadataKind,
+  kind: MetadataDiskKind,
   meta: InstanceMetadata,
   options: { format?: 'iso9660' | 'vfat'; signal?: AbortSignal | undefined } = {},
 ): Promise<void> {
@@ -38,7 +39,7 @@ export async function writeMetadataDisk(
 /** Writes the ISO of a config drive or NoCloud seed. */
 export async function writeMetadataIso(
   target: string,
-  kind: MetadataKind,
+  kind: MetadataDiskKind,
   meta: InstanceMetadata,
   signal?: AbortSignal,
 ): Promise<void> {

@@ -8,7 +8,7 @@ import { run } from '../core/command.ts';
 import { PortError } from '../core/errors.ts';
 import { exists } from '../core/files.ts';
 import { type Log, silentLog } from '../core/log.ts';
-import type { BootProfile } from '../core/platform.ts';
+import type { BootProfile, DiskBus } from '../core/platform.ts';
 import { MIB } from '../core/sizes.ts';
 import { type Background, startBackground } from './background.ts';
 import { JsonRequests, listenUnix, onLines, type UnixListener } from './line-socket.ts';
@@ -197,6 +197,7 @@ async function machineArguments(
 ): Promise<string[]> {
   const { boot } = options;
   const q35 = boot.machine[options.firmware].startsWith('q35');
+  const bus = typeof boot.disk === 'string' ? boot.disk : boot.disk[options.firmware];
   const socket = (id: string) => ['-chardev', `socket,id=${id},path=${qemuValue(path.join(dir, id))}`];
   const node = (name: string, file: string, format: string, readOnly: boolean) => [
     '-blockdev',
@@ -234,7 +235,7 @@ async function machineArguments(
   args.push('-device', 'virtio-rng-pci', '-device', 'VGA');
   for (const [i, overlay] of overlays.entries()) {
     args.push(...node(i === 0 ? 'disk' : `disk${i}`, overlay, 'qcow2', false));
-    args.push(...(i === 0 ? diskArguments(boot.disk) : moreDiskArguments(boot.disk, i)));
+    args.push(...(i === 0 ? diskArguments(bus) : moreDiskArguments(bus, i)));
   }
   if (options.seed !== undefined) {
     args.push(...node('seed', path.resolve(options.seed), 'raw', true));
@@ -261,9 +262,17 @@ function cpuArguments(options: MachineOptions): string[] {
     : ['-accel', 'tcg,thread=multi,tb-size=512', '-cpu', 'max,la57=off'];
 }
 
-function smbiosArguments(strings: Readonly<Record<string, string>>): string[] {
-  const pairs = Object.entries(strings).map(([key, value]) => `${key}=${qemuValue(value)}`);
-  return pairs.length === 0 ? [] : ['-smbios', `type=1,${pairs.join(',')}`];
+/** Structure types of SMBIOS by our names. */
+const SMBIOS_TYPE = { bios: 0, system: 1, board: 2, chassis: 3 } as const;
+
+function smbiosArguments(smbios: BootProfile['smbios']): string[] {
+  return Object.entries(smbios).flatMap(([structure, strings]) => {
+    const type = SMBIOS_TYPE[structure as keyof typeof SMBIOS_TYPE];
+    const pairs = Object.entries(strings as Record<string, string>).map(
+      ([key, value]) => `${key}=${qemuValue(value)}`,
+    );
+    return ['-smbios', [`type=${type}`, ...pairs].join(',')];
+  });
 }
 
 async function firmwareArguments(dir: string, options: MachineOptions): Promise<string[]> {
@@ -285,12 +294,14 @@ async function firmwareArguments(dir: string, options: MachineOptions): Promise<
   });
 }
 
-function diskArguments(bus: BootProfile['disk']): string[] {
+function diskArguments(bus: DiskBus): string[] {
   switch (bus) {
     case 'virtio-blk':
       return ['-device', 'virtio-blk-pci,drive=disk,bootindex=1'];
     case 'virtio-scsi':
       return ['-device', 'virtio-scsi-pci,id=scsi', '-device', 'scsi-hd,drive=disk,bus=scsi.0,bootindex=1'];
+    case 'pvscsi':
+      return ['-device', 'pvscsi,id=scsi', '-device', 'scsi-hd,drive=disk,bus=scsi.0,bootindex=1'];
     case 'nvme':
       return ['-device', 'nvme,drive=disk,serial=port-image,bootindex=1'];
     case 'ahci':
@@ -301,12 +312,13 @@ function diskArguments(bus: BootProfile['disk']): string[] {
 }
 
 /** Another disk on the bus of the first. An IDE bus takes what its cables can: the CD has the first place of one. */
-function moreDiskArguments(bus: BootProfile['disk'], index: number): string[] {
+function moreDiskArguments(bus: DiskBus, index: number): string[] {
   const drive = `drive=disk${index}`;
   switch (bus) {
     case 'virtio-blk':
       return ['-device', `virtio-blk-pci,${drive}`];
     case 'virtio-scsi':
+    case 'pvscsi':
       return ['-device', `scsi-hd,${drive},bus=scsi.0`];
     case 'nvme':
       return ['-device', `nvme,${drive},serial=port-image-${index}`];

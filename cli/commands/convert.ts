@@ -61,6 +61,11 @@ export function convertCommand(interruption: Interruption): Command {
       '--os-cloud <name>',
       'OpenStack cloud of clouds.yaml to bring image and data to (default: OS_CLOUD, OS_*)',
     )
+    .option(
+      '--set <platform.option=value>',
+      'where and how a cloud gets the image, repeatable: --set aws.region=eu-central-1',
+      collect,
+    )
     .option('--no-upload', 'write files only, whatever cloud is configured')
     .option('--upload-method <way>', 'auto (default), put, import or web-download')
     .option('--glance-store <name>', 'Glance store, repeatable, or all', collect)

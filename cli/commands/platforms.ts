@@ -23,7 +23,7 @@ export function platformsCommand(): Command {
         out(`  kernel      ${p.needs.kernelArguments.join(' ')}`);
         out(`  datasources ${p.needs.datasources.join(' ')}`);
         out(
-          `  boots on    ${p.boot.machine.bios}/${p.boot.machine.uefi}, ${p.boot.disk}, ${p.boot.nic}, ${p.boot.metadata}`,
+          `  boots on    ${p.boot.machine.bios}/${p.boot.machine.uefi}, ${typeof p.boot.disk === 'string' ? p.boot.disk : `${p.boot.disk.bios}/${p.boot.disk.uefi}`}, ${p.boot.nic}, ${p.boot.metadata}`,
         );
       }
     });

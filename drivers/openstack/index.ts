@@ -40,6 +40,7 @@ export const openstack: Platform = {
     agents: ['cloud-init', 'growpart', 'qemu-guest-agent', 'fetch'],
     // cloud-init doc/rtd/reference/datasources; None last keeps a boot without metadata from waiting for the network.
     datasources: ['ConfigDrive', 'OpenStack', 'None'],
+    clocks: [{ kind: 'phc', device: '/dev/ptp_kvm', options: 'poll 2 dpoll -2 offset 0 stratum 2' }],
   },
   boot: {
     // Nova's defaults for x86_64: pc for BIOS, q35 wherever UEFI is asked for.
@@ -47,7 +48,11 @@ export const openstack: Platform = {
     disk: 'virtio-blk',
     nic: 'virtio-net-pci',
     // cloud-init tools/ds-identify: DMI product name "OpenStack Nova" or "OpenStack Compute".
-    smbios: { manufacturer: 'OpenStack Foundation', product: 'OpenStack Nova', family: 'Virtual Machine' },
+    smbios: {
+      system: { manufacturer: 'OpenStack Foundation', product: 'OpenStack Nova', family: 'Virtual Machine' },
+    },
     metadata: 'config-drive',
+    datasource: 'configdrive',
+    listedOnly: [],
   },
 };

@@ -33,12 +33,15 @@ export const qemu: Platform = {
     agents: ['cloud-init', 'growpart', 'qemu-guest-agent', 'fetch'],
     // cloud-init doc/rtd/reference/datasources: NoCloud is found by the label cidata.
     datasources: ['NoCloud', 'ConfigDrive', 'None'],
+    clocks: [{ kind: 'phc', device: '/dev/ptp_kvm', options: 'poll 2 dpoll -2 offset 0 stratum 2' }],
   },
   boot: {
     machine: { bios: 'pc', uefi: 'q35' },
     disk: 'virtio-blk',
     nic: 'virtio-net-pci',
-    smbios: { manufacturer: 'QEMU', product: 'Standard PC' },
+    smbios: { system: { manufacturer: 'QEMU', product: 'Standard PC' } },
     metadata: 'nocloud',
+    datasource: 'nocloud',
+    listedOnly: [],
   },
 };

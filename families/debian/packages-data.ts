@@ -13,6 +13,13 @@ export const ROLE_PACKAGES: Readonly<Record<AgentRole, RoleRow>> = {
   growpart: { packages: ['cloud-guest-utils'] },
   'qemu-guest-agent': { packages: ['qemu-guest-agent'] },
   fetch: { packages: ['curl', 'zstd', 'ca-certificates'] },
+  'amazon-ec2-utils': { packages: ['amazon-ec2-utils'] },
+  'azure-agent': { packages: ['waagent'], of: { ubuntu: ['walinuxagent'] } },
+  'hyperv-daemons': { packages: ['hyperv-daemons'], of: { ubuntu: ['linux-cloud-tools-common'] } },
+  'google-guest-agent': { packages: ['google-guest-agent'] },
+  'google-oslogin': { packages: ['google-compute-engine-oslogin'] },
+  'open-vm-tools': { packages: ['open-vm-tools'] },
+  'xe-guest-utilities': { packages: [], of: { ubuntu: ['xe-guest-utilities'] } },
 };
 
 /** Host keyrings that sign a distribution's own archive, for guests whose own keyrings are missing. */

@@ -1,6 +1,6 @@
 /** Can this image live there? A contract against what a target offers: pure, so it can be asked of many targets. */
 import type { Contract, Provision } from '../../core/contract.ts';
-import type { BootProfile, Platform } from '../../core/platform.ts';
+import type { BootProfile, DiskBus, Platform } from '../../core/platform.ts';
 import { GIB, MIB } from '../../core/sizes.ts';
 import { unknownCritical } from './check.ts';
 import { provisionNeeds } from './provision.ts';
@@ -12,7 +12,7 @@ export interface MatchTarget {
   architectures: readonly string[];
   firmware: readonly ('bios' | 'uefi')[];
   /** Disk hardware an instance may get; one kind the image has drivers for is enough. */
-  disks: readonly BootProfile['disk'][];
+  disks: readonly DiskBus[];
   /** Network hardware, in the same way. */
   nics: readonly BootProfile['nic'][];
   /** Datasources of cloud-init that find this target's metadata; one is enough. */
@@ -63,9 +63,10 @@ export interface Match {
 }
 
 /** Kernel modules each kind of disk needs before the root file system is mounted. */
-const DISK_MODULES: Readonly<Record<BootProfile['disk'], readonly string[]>> = {
+const DISK_MODULES: Readonly<Record<DiskBus, readonly string[]>> = {
   'virtio-blk': ['virtio_pci', 'virtio_blk'],
   'virtio-scsi': ['virtio_pci', 'virtio_scsi', 'sd_mod'],
+  pvscsi: ['vmw_pvscsi', 'sd_mod'],
   nvme: ['nvme'],
   ahci: ['ahci', 'sd_mod'],
   ide: ['ata_piix', 'sd_mod'],
@@ -85,6 +86,12 @@ const MACHINE_ARCHITECTURES: Readonly<Record<string, string>> = {
 const METADATA: Readonly<Record<BootProfile['metadata'], readonly string[]>> = {
   'config-drive': ['ConfigDrive'],
   nocloud: ['NoCloud'],
+  ec2: ['Ec2'],
+  azure: ['Azure'],
+  gce: ['GCE'],
+  ovf: ['VMware', 'OVF'],
+  oracle: ['Oracle'],
+  aliyun: ['AliYun'],
 };
 
 /** What a platform offers, by its row alone. */
@@ -96,7 +103,7 @@ export function targetOf(platform: Platform): MatchTarget {
     name: platform.name,
     architectures: known.length === machines.length ? [...new Set(known)] : [],
     firmware: ['bios', 'uefi'],
-    disks: [boot.disk],
+    disks: typeof boot.disk === 'string' ? [boot.disk] : [...new Set(Object.values(boot.disk))],
     nics: [boot.nic],
     datasources: METADATA[boot.metadata],
     metadataDisk: true,

@@ -1,10 +1,9 @@
 /** The way into a cloud: plan and upload of the openstack image. */
-import { randomBytes } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import * as path from 'node:path';
 import { Contract } from '../../core/contract.ts';
 import { PortError } from '../../core/errors.ts';
-import { exists, makeDir, sha256File, writeFileAtomic } from '../../core/files.ts';
+import { sha256File } from '../../core/files.ts';
 import type { GlanceRequest } from '../../core/request.ts';
 import type { StageContext } from '../../core/stage.ts';
 import { printable } from '../../core/text.ts';
@@ -17,28 +16,12 @@ import { type GlanceResult, uploadImage } from '../../drivers/openstack/upload/i
 import { type GlancePlan, planUpload } from '../../drivers/openstack/upload/plan.ts';
 import { loadCloud } from '../../tools/openstack/config.ts';
 import { CloudSession } from '../../tools/openstack/session.ts';
+import { jobMark } from './mark.ts';
 import { rawDigest } from './raw-digest.ts';
 
 /** The request's part for Glance, where the openstack platform is among the wanted ones. */
 export function glanceRequest(ctx: StageContext): GlanceRequest | undefined {
   return ctx.platforms?.some((p) => p.name === openstack.name) ? ctx.request.glance : undefined;
-}
-
-/** Where a job keeps its mark: made by chance, so that no other job, here or elsewhere, takes its images for its own. */
-const MARK_FILE = 'upload-mark';
-const MARK = /^[0-9a-f]{20}$/;
-
-/** The mark of this job; made before anything of it is in a cloud. */
-async function jobMark(ctx: StageContext): Promise<string> {
-  const file = path.join(ctx.paths.data, MARK_FILE);
-  if (await exists(file)) {
-    const known = (await readFile(file, 'utf8')).trim();
-    if (MARK.test(known)) return known;
-  }
-  const mark = randomBytes(10).toString('hex');
-  await makeDir(ctx.paths.data);
-  await writeFileAtomic(file, `${mark}\n`);
-  return mark;
 }
 
 /** The images for this cloud, the one the firmware starts from first. */

@@ -4,6 +4,7 @@ import type { DataSetSummary } from '../../core/data-set.ts';
 import { formatBytes, GIB } from '../../core/sizes.ts';
 import { printable } from '../../core/text.ts';
 import type { Artifact } from '../../core/types.ts';
+import type { CloudImage } from '../../core/uploader.ts';
 import { fileId } from '../../core/work-disks.ts';
 import type { GlanceResult } from '../../drivers/openstack/upload/index.ts';
 import type { DiskImage } from './glance.ts';
@@ -22,6 +23,8 @@ export interface HandOver {
   glance?: GlanceResult | undefined;
   /** Images of further disks in Glance. */
   disks?: readonly DiskImage[];
+  /** Images in other clouds. */
+  images?: readonly CloudImage[];
 }
 
 /** A word for a POSIX shell. */
@@ -45,6 +48,7 @@ export function handOver(input: HandOver): string {
     if (artifact.platform === 'openstack') lines.push(...openstackSection(input, artifact));
     if (artifact.platform === 'qemu') lines.push(...qemuSection(input, artifact));
   }
+  for (const image of input.images ?? []) lines.push(...cloudSection(image));
   lines.push(...diskSection(input));
   if (input.hasNetworkData) {
     lines.push(
@@ -98,6 +102,17 @@ function glanceSection(input: HandOver, glance: GlanceResult): string[] {
           '  cloud has dynamic vendor data. Merge write_files into user data of your own.',
         ]
       : []),
+    '',
+  ];
+}
+
+function cloudSection(image: CloudImage): string[] {
+  return [
+    `${image.platform}: the image is in ${printable(image.place)}`,
+    `  ${printable(image.id)}, ${image.content === 'ok' ? `verified (${printable(image.proof)})` : `NOT verified: ${printable(image.proof)}`}`,
+    ...Object.entries(image.details).map(([key, value]) => `    ${printable(key)}: ${printable(value)}`),
+    ...image.disks.map((d) => `  disk ${printable(d.disk)}: ${printable(d.id)}`),
+    `  ${printable(image.start)}`,
     '',
   ];
 }

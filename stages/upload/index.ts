@@ -8,8 +8,10 @@ import { Request } from '../../core/request.ts';
 import { GIB } from '../../core/sizes.ts';
 import type { Stage, StageContext } from '../../core/stage.ts';
 import type { Artifact } from '../../core/types.ts';
+import type { CloudImage } from '../../core/uploader.ts';
 import type { GlanceResult } from '../../drivers/openstack/upload/index.ts';
 import type { GlancePlan } from '../../drivers/openstack/upload/plan.ts';
+import { type CloudPlans, planClouds, uploadToClouds } from './clouds.ts';
 import { type DiskImage, glanceRequest, planGlance, uploadToGlance } from './glance.ts';
 import { handOver, serverCreate } from './hand-over.ts';
 import { writeProvision } from './provision.ts';
@@ -19,6 +21,7 @@ export { provisionTemplate } from './provision.ts';
 const Options = z.object({
   name: Request.shape.name,
   glance: Request.shape.glance,
+  targets: Request.shape.targets,
   urlHours: Request.shape.urlHours,
 });
 
@@ -26,6 +29,7 @@ const Options = z.object({
 export interface UploadPlan {
   files: string[];
   glance?: GlancePlan;
+  clouds: CloudPlans;
 }
 
 /** Files of the folder. */
@@ -37,6 +41,8 @@ export interface HandedOver {
   provisionSigned: boolean;
   /** When they end, ISO 8601. */
   provisionExpires?: string;
+  /** Images in clouds beside Glance; absent in jobs of earlier versions. */
+  images?: CloudImage[];
 }
 
 /** What was handed over; no URL and no secret is in it. */
@@ -49,16 +55,20 @@ async function plan(ctx: StageContext): Promise<UploadPlan> {
   const request = glanceRequest(ctx);
   // Before the folder: what the cloud refuses is to be heard first.
   const glance = request === undefined ? undefined : await planGlance(ctx, request);
+  const clouds = await planClouds(ctx);
   for (const name of files) {
     ctx.change({ path: `out/${name}`, action: 'create', why: 'what an operator needs beside the image' });
   }
-  return { files, ...(glance === undefined ? {} : { glance }) };
+  return { files, clouds, ...(glance === undefined ? {} : { glance }) };
 }
 
-async function run(ctx: StageContext): Promise<UploadResult> {
+async function run(ctx: StageContext, { clouds }: UploadPlan): Promise<UploadResult> {
   const { out } = ctx.paths;
   const request = glanceRequest(ctx);
-  const uploaded = request === undefined ? undefined : await uploadToGlance(ctx, request);
+  const [uploaded, images] = await Promise.all([
+    request === undefined ? undefined : uploadToGlance(ctx, request),
+    uploadToClouds(ctx, clouds),
+  ]);
   const glance = uploaded?.image;
   const dataSets = ctx.result<DataSetSummary[]>('strip') ?? [];
   // The final contract, where a guest stage left a copy; network_data.json is in `out` already.
@@ -85,12 +95,14 @@ async function run(ctx: StageContext): Promise<UploadResult> {
       provisioning,
       glance,
       disks: uploaded?.disks ?? [],
+      images,
     }),
   );
   const handed: HandedOver = {
     dir: out,
     files: await checksums(ctx, artifacts),
     provisionSigned: provisioning.signed,
+    images,
     ...(provisioning.expires === undefined ? {} : { provisionExpires: provisioning.expires }),
   };
   if (glance === undefined) return { destination: 'file', ...handed };

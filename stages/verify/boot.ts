@@ -70,7 +70,9 @@ export class Boot {
   async #start(accelerator: 'kvm' | 'tcg', limit: number): Promise<Machine> {
     const request = this.#request;
     const seed = path.join(this.#dir, 'seed.iso');
-    await writeMetadataIso(seed, request.platform.boot.metadata, this.#metadata(limit), request.signal);
+    const { metadata } = request.platform.boot;
+    const kind = metadata === 'config-drive' ? metadata : 'nocloud';
+    await writeMetadataIso(seed, kind, this.#metadata(limit), request.signal);
     const { virtualBytes } = await info({ path: path.resolve(request.image), format: request.format });
     return startMachine({
       image: { path: request.image, format: request.format },

@@ -34,7 +34,7 @@ export async function verifyImage(request: VerifyRequest): Promise<Verification>
             services: request.services ?? [],
             pages: request.pages ?? [],
             mounts: request.mounts ?? [],
-            datasource: request.platform.boot.metadata === 'config-drive' ? 'configdrive' : 'nocloud',
+            datasource: request.platform.boot.datasource,
             dhcp: request.dhcp ?? true,
             gateway: hasGateway && (request.dhcp ?? true),
           })

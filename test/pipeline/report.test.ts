@@ -55,6 +55,7 @@ const summary: Summary = {
   },
   badRanges: [{ disk: 1, startBytes: 0, lengthBytes: 512, hit: 'files', files: [EVIL], moreFiles: 0 }],
   dataSets: [{ id: 'x', path: EVIL, bytes: 3, storedBytes: 2, files: 1, manifest: EVIL, store: 'file:/s' }],
+  cloudImages: [],
   cloudImage: {
     cloud: EVIL,
     id: EVIL,

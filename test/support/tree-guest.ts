@@ -249,6 +249,7 @@ export function makeContext(options: {
     capture: CaptureOptions.parse({}),
     moreSources: [],
     disks: {},
+    targets: {},
     to: options.platforms.map((p) => p.name),
     name: 'test',
     store: 'file:/tmp/store',

@@ -1,0 +1,80 @@
+/** The clouds with a client of their own: planned one after the other, uploaded beside each other. */
+import { readFile } from 'node:fs/promises';
+import * as path from 'node:path';
+import PQueue from 'p-queue';
+import { Contract } from '../../core/contract.ts';
+import { PortError } from '../../core/errors.ts';
+import { exists } from '../../core/files.ts';
+import type { StageContext } from '../../core/stage.ts';
+import type { Artifact, Verification } from '../../core/types.ts';
+import type { CloudImage, UploadContext } from '../../core/uploader.ts';
+import { workDisks } from '../../core/work-disks.ts';
+import { uploaderOf } from '../../drivers/uploaders.ts';
+import { jobMark } from './mark.ts';
+
+/** Uploads share the network and, while they read, the disk; more of them at a time make none of them faster. */
+const LANES = 3;
+
+/** What each cloud's client planned, by platform. */
+export type CloudPlans = Record<string, unknown>;
+
+async function contextOf(ctx: StageContext, platform: string): Promise<UploadContext<unknown>> {
+  const row = ctx.platforms.find((p) => p.name === platform);
+  if (row === undefined) throw new PortError('BUG', `a target without its platform: ${platform}`);
+  const artifacts = (ctx.result<Artifact[]>('encode') ?? [])
+    .filter((a) => a.platform === platform)
+    .sort((a, b) => Number(a.disk !== undefined) - Number(b.disk !== undefined));
+  const contractFile = path.join(ctx.paths.data, 'contract.json');
+  const contract = (await exists(contractFile))
+    ? Contract.parse(JSON.parse(await readFile(contractFile, 'utf8'))).image
+    : {};
+  const verification = ctx.result<Verification[]>('verify')?.find((v) => v.platform === platform);
+  return {
+    name: ctx.request.name,
+    options: ctx.request.targets[platform],
+    platform: row,
+    facts: ctx.facts,
+    artifacts,
+    virtualBytes: Math.max(
+      ...workDisks(ctx.paths, ctx.facts).map((d) => ctx.facts.disks[d.index]?.virtualBytes ?? 0),
+    ),
+    mark: await jobMark(ctx),
+    identity: contract,
+    verified: verification?.verified,
+    stateFile: path.join(ctx.paths.data, `upload-${platform}.json`),
+    tmp: ctx.paths.tmp,
+    signal: ctx.signal,
+    log: ctx.log,
+    progress: (event) =>
+      ctx.progress({ ...event, ...(event.text === undefined ? {} : { text: `${platform}: ${event.text}` }) }),
+    change: (change) => ctx.change(change),
+    warn: (text) => ctx.warn(`${platform}: ${text}`),
+  };
+}
+
+/** Proves that every upload can work. Throws as the clients' plans. */
+export async function planClouds(ctx: StageContext): Promise<CloudPlans> {
+  const plans: CloudPlans = {};
+  for (const platform of Object.keys(ctx.request.targets)) {
+    ctx.progress({ text: `asking ${platform}` });
+    plans[platform] = await uploaderOf(platform).plan(await contextOf(ctx, platform));
+  }
+  return plans;
+}
+
+/**
+ * Uploads to every cloud. One that fails does not stop the others: what they made is kept by their state files, and the
+ * first failure is thrown when all have ended.
+ */
+export async function uploadToClouds(ctx: StageContext, plans: CloudPlans): Promise<CloudImage[]> {
+  const queue = new PQueue({ concurrency: LANES });
+  const ends = await Promise.allSettled(
+    Object.keys(ctx.request.targets).map((platform) =>
+      queue.add(async () => uploaderOf(platform).upload(await contextOf(ctx, platform), plans[platform])),
+    ),
+  );
+  const failed = ends.filter((end) => end.status === 'rejected');
+  for (const { reason } of failed.slice(1)) ctx.warn(String((reason as Error).message));
+  if (failed[0] !== undefined) throw failed[0].reason;
+  return ends.flatMap((end) => (end.status === 'fulfilled' ? [end.value] : []));
+}
