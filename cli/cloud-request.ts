@@ -4,6 +4,7 @@ import * as z from 'zod';
 import { PortError } from '../core/errors.ts';
 import { GlanceRequest, type Request, UPLOAD_METHODS } from '../core/request.ts';
 import { printable } from '../core/text.ts';
+import { openStore } from '../drivers/stores/index.ts';
 import { cloudName } from '../tools/openstack/config.ts';
 
 /** Flags as commander gives them. */
@@ -105,9 +106,9 @@ export function storeRequest(
     return { store: `file:${path.resolve(url.slice('file:'.length).replace(/^\/\/(?=\/)/, ''))}` };
   }
   if (!url.startsWith('swift:')) {
-    throw new PortError('USAGE', `this store is not supported: ${printable(url)}`, {
-      hint: 'use file:DIR or swift:PREFIX',
-    });
+    // Its driver checks the rest; nothing is asked of the cloud here.
+    openStore(url);
+    return { store: url };
   }
   const prefix = url.slice('swift:'.length) || DEFAULT_PREFIX;
   if (!PREFIX.test(prefix)) {

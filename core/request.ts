@@ -98,7 +98,9 @@ export const Request = z.object({
     .describe('name of the image and of its files'),
   store: z
     .string()
-    .describe('URL of the data store: file:/srv/store, or swift:PREFIX in the cloud of `storeCloud`'),
+    .describe(
+      'URL of the data store: file:/srv/store, swift:PREFIX in the cloud of `storeCloud`, or s3:, azure:, gs: with their options',
+    ),
   storeCloud: z.string().optional().describe('cloud of a swift: store, as in clouds.yaml'),
   strip: z.union([
     z.literal('none'),
