@@ -2,8 +2,9 @@
 import * as path from 'node:path';
 import * as z from 'zod';
 import { PortError } from '../core/errors.ts';
-import { GlanceRequest, type Request, UPLOAD_METHODS } from '../core/request.ts';
+import type { Request } from '../core/request.ts';
 import { printable } from '../core/text.ts';
+import { GlanceRequest, UPLOAD_METHODS } from '../drivers/openstack/options.ts';
 import { openStore } from '../drivers/stores/index.ts';
 import { cloudName } from '../tools/openstack/config.ts';
 
@@ -51,7 +52,7 @@ export function cloudRequest(
   flags: CloudFlags,
   config: CloudConfigFields,
   env: NodeJS.ProcessEnv = process.env,
-): { cloud: string | undefined; glance: Request['glance'] } {
+): { cloud: string | undefined; glance: GlanceRequest | undefined } {
   const cloud = cloudName(flags.osCloud ?? config.osCloud, env);
   const wanted = flags.upload !== false && config.upload !== false;
   if (cloud === undefined || !wanted || !to.includes('openstack')) {
@@ -82,16 +83,7 @@ export function cloudRequest(
     const issue = parsed.error.issues[0];
     throw new PortError('USAGE', `upload: ${issue?.path.join('.')}: ${issue?.message ?? 'wrong'}`);
   }
-  const glance = parsed.data;
-  if (glance.members.length > 0 && glance.visibility !== 'shared') {
-    throw new PortError('USAGE', '--member shares an image, so it needs --visibility shared');
-  }
-  if ((glance.signKey === undefined) !== (glance.signCertificate === undefined)) {
-    throw new PortError('USAGE', '--sign-key and --sign-certificate belong together', {
-      hint: 'the cloud checks a signature with the certificate of that id in its key manager',
-    });
-  }
-  return { cloud, glance };
+  return { cloud, glance: parsed.data };
 }
 
 /** The URL of the data store in its one form; the cloud's Swift when an image goes to that cloud. Throws USAGE. */
@@ -99,7 +91,7 @@ export function storeRequest(
   given: string | undefined,
   fallbackDir: string,
   cloud: string | undefined,
-  glance: Request['glance'],
+  glance: GlanceRequest | undefined,
 ): Pick<Request, 'store' | 'storeCloud'> {
   const url = given ?? (glance === undefined ? `file:${fallbackDir}` : 'swift:');
   if (url.startsWith('file:')) {

@@ -203,7 +203,6 @@ export async function buildRequest(
     to: platforms,
     name,
     ...storeRequest(flags.store ?? config.store, path.join(dir, 'store'), cloud, glance),
-    glance,
     strip: stripOf(strip),
     dataMode: flags.dataMode ?? config.dataMode ?? 'eager',
     verifyData: flags.verifyData ?? config.verifyData,
@@ -219,7 +218,9 @@ export async function buildRequest(
     targets: targetsOf(
       platforms,
       flags.set ?? [],
-      config.targets ?? {},
+      glance === undefined
+        ? (config.targets ?? {})
+        : { ...config.targets, openstack: { ...glance, ...config.targets?.openstack } },
       flags.upload !== false && config.upload !== false,
     ),
   });

@@ -41,18 +41,6 @@ export function printSummary(summary: Summary): void {
     else if (output.verified) row('verified', `yes: booted, ${output.verification.length} checks passed`);
     else row('verified', `NO: ${failed.map((c) => printable(c.name)).join(', ')}`);
   }
-  const { cloudImage } = summary;
-  if (cloudImage !== null) {
-    const { id, cloud, method, bytes, content, proof } = cloudImage;
-    row('uploaded', `${id} in ${printable(cloud)}  ${formatBytes(bytes)} by ${method}`);
-    row(
-      '',
-      content === 'ok'
-        ? `content verified: ${printable(proof)}`
-        : `content UNVERIFIABLE: ${printable(proof)}`,
-    );
-    for (const old of cloudImage.replaced) row('', `older image ${printable(old.id)} ${old.action}`);
-  }
   for (const image of summary.cloudImages) {
     const { platform, place, id, bytes, method, content, proof } = image;
     row(
@@ -75,10 +63,7 @@ export function printSummary(summary: Summary): void {
   for (const text of summary.warnings) row('warning', printable(text));
   row('job', summary.job);
   if (summary.report !== null) row('report', summary.report);
-  const starts = [
-    ...(cloudImage === null ? [] : [cloudImage.serverCreate]),
-    ...summary.cloudImages.map((image) => printable(image.start)),
-  ];
+  const starts = summary.cloudImages.map((image) => printable(image.start));
   if (starts.length > 0) {
     out('');
     out('Start an instance:');

@@ -5,31 +5,6 @@ import * as z from 'zod';
 export const SOURCE_FORMATS = ['raw', 'qcow2', 'vmdk', 'vpc', 'vhdx', 'vdi'] as const;
 export type SourceFormat = (typeof SOURCE_FORMATS)[number];
 
-/** Ways of bringing an image into Glance; `auto` takes the best one the cloud offers. */
-export const UPLOAD_METHODS = ['auto', 'put', 'import', 'web-download'] as const;
-/** A way of bringing an image into Glance. */
-export type UploadMethod = (typeof UPLOAD_METHODS)[number];
-
-export const GlanceRequest = z.object({
-  cloud: z.string().describe('name in clouds.yaml, or `envvars` for the OS_* variables'),
-  method: z.enum(UPLOAD_METHODS).default('auto'),
-  stores: z
-    .union([z.literal('all'), z.array(z.string())])
-    .default([])
-    .describe('Glance stores; the default one when empty'),
-  onExists: z
-    .enum(['new-version', 'replace', 'fail'])
-    .default('new-version')
-    .describe('when the project has an image of this name; `replace` removes the older one'),
-  visibility: z.enum(['private', 'shared', 'community', 'public']).default('private'),
-  members: z.array(z.string()).default([]).describe('project ids a shared image is offered to'),
-  protected: z.boolean().default(false),
-  signKey: z.string().optional().describe('absolute path of a PEM private key; its content is never stored'),
-  signCertificate: z.string().optional().describe('id of the certificate in the cloud key manager'),
-});
-/** What the upload to an OpenStack cloud needs. */
-export type GlanceRequest = z.infer<typeof GlanceRequest>;
-
 export const CaptureOptions = z.object({
   freeze: z
     .enum(['auto', 'none'])
@@ -126,7 +101,6 @@ export const Request = z.object({
     .max(24 * 365)
     .default(24)
     .describe('life of the signed URLs handed to the instance'),
-  glance: GlanceRequest.optional().describe('upload to this OpenStack cloud; files only when absent'),
   targets: z
     .record(z.string(), z.record(z.string(), z.unknown()))
     .default({})

@@ -1,5 +1,6 @@
 /** The way into a cloud: what every `drivers/<platform>/` that can upload and register offers. */
 import type * as z from 'zod';
+import type { Contract } from './contract.ts';
 import type { Facts } from './facts.ts';
 import type { Log } from './log.ts';
 import type { Platform } from './platform.ts';
@@ -22,6 +23,14 @@ export interface UploadContext<Options> {
   readonly mark: string;
   /** Of the contract: id, version and source of the image. Empty in a plan. */
   readonly identity: { readonly id?: string; readonly version?: string; readonly source?: string };
+  /** What the image says about itself; undefined in a plan. */
+  readonly contract: Contract | undefined;
+  /** sha256 of contract.json, hex; empty in a plan. */
+  readonly contractSha256: string;
+  /** Names of the packages the conversion installed. */
+  readonly packages: readonly string[];
+  /** Path of the user data an instance is started with; undefined when it needs none. */
+  readonly userDataFile: string | undefined;
   /** Whether the image proved itself in the verification boot; undefined when none was asked for. */
   readonly verified: boolean | undefined;
   /** Absolute path of a file of this job where the uploader keeps what a resumed run needs; may not exist yet. */
@@ -30,6 +39,8 @@ export interface UploadContext<Options> {
   readonly tmp: string;
   readonly signal: AbortSignal;
   readonly log: Log;
+  /** sha256 of the disk an image shows, hex, as `sha256sum` of its raw form; no raw copy is written. */
+  rawSha256(artifact: Artifact): Promise<string>;
   progress(event: Progress): void;
   /** Records an intended (plan) or made change in the cloud. */
   change(change: Omit<Change, 'stage'>): void;
@@ -72,6 +83,11 @@ export interface Uploader<Options = unknown, Plan = unknown> {
   readonly summary: string;
   /** Options of a target, none of them secret; credentials come by the cloud's own usual ways. */
   readonly Options: z.ZodType<Options>;
+  /**
+   * Logs in and finds the services, so that a wrong name or password is told before the disk is looked at. Throws CONFIG,
+   * CLOUD_LOGIN, CLOUD_REFUSED, CLOUD.
+   */
+  login?(options: Options, signal: AbortSignal): Promise<void>;
   /** Throws CONFIG, CLOUD_LOGIN, CLOUD_REFUSED, CLOUD_CONFLICT, CLOUD before a byte is edited. */
   plan(ctx: UploadContext<Options>): Promise<Plan>;
   /** Uploads, registers, waits until usable, tags, shares; removes or resumes half-made things of this job only. */

@@ -14,32 +14,35 @@ export function workDiskPath(paths: Pick<JobPaths, 'work'>, index: number, id: s
 }
 
 /** A disk that becomes an image. */
-export interface WorkDisk {
+export interface ImageDisk {
   id: string;
   /** Index in `facts.disks`. */
   index: number;
-  /** qcow2 overlay with the edits. */
-  path: string;
   /** True for the one the firmware starts from. */
   boots: boolean;
 }
 
+/** A disk that becomes an image, and the edited form of it. */
+export interface WorkDisk extends ImageDisk {
+  /** qcow2 overlay with the edits. */
+  path: string;
+}
+
 /** The disks that become images, the one the firmware starts from first. */
+export function imageDisks({ disks, bootDisk }: Pick<Facts, 'disks' | 'bootDisk'>): ImageDisk[] {
+  return disks
+    .map(({ id, use }, index) => ({ id, index, boots: index === bootDisk, use }))
+    .filter((d) => d.boots || d.use !== 'data')
+    .sort((a, b) => Number(b.boots) - Number(a.boots))
+    .map(({ use: _use, ...disk }) => disk);
+}
+
+/** The same with the paths of their overlays. */
 export function workDisks(
   paths: Pick<JobPaths, 'work'>,
   facts: Pick<Facts, 'disks' | 'bootDisk'>,
 ): WorkDisk[] {
-  const disks = facts.disks.map(({ id, use }, index) => ({
-    id,
-    use,
-    index,
-    path: workDiskPath(paths, index, id),
-    boots: index === facts.bootDisk,
-  }));
-  return disks
-    .filter((d) => d.boots || d.use !== 'data')
-    .sort((a, b) => Number(b.boots) - Number(a.boots))
-    .map(({ use: _use, ...disk }) => disk);
+  return imageDisks(facts).map((disk) => ({ ...disk, path: workDiskPath(paths, disk.index, disk.id) }));
 }
 
 /** What the disks of a file system or volume group are for; those of one are all for the same. */

@@ -4,7 +4,7 @@ import type { Request } from '../core/request.ts';
 import { formatBytes } from '../core/sizes.ts';
 import { printable } from '../core/text.ts';
 import { readOffer } from '../drivers/openstack/upload/method.ts';
-import type { ServiceType } from '../tools/openstack/catalog.ts';
+import { uploaderOf } from '../drivers/uploaders.ts';
 import { loadCloud } from '../tools/openstack/config.ts';
 import { GlanceApi } from '../tools/openstack/glance.ts';
 import { CloudSession } from '../tools/openstack/session.ts';
@@ -89,18 +89,14 @@ export async function checkCloud(name: string, signal: AbortSignal): Promise<Clo
  * the disk is looked at; quotas and roles are asked in the plan. Throws CONFIG, CLOUD_LOGIN, CLOUD_REFUSED, CLOUD.
  */
 export async function requireClouds(request: Request, signal: AbortSignal): Promise<void> {
-  const needs = new Map<string, ServiceType[]>();
-  const need = (cloud: string | undefined, service: ServiceType) => {
-    if (cloud !== undefined) needs.set(cloud, [...(needs.get(cloud) ?? []), service]);
-  };
-  need(request.glance?.cloud, 'image');
-  if (request.strip !== 'none') need(request.storeCloud, 'object-store');
-  for (const [cloud, services] of needs) {
-    const session = await CloudSession.open(await loadCloud(cloud), { signal });
-    try {
-      for (const service of services) session.endpoint(service);
-    } finally {
-      await session.close();
-    }
+  for (const [platform, options] of Object.entries(request.targets)) {
+    await uploaderOf(platform).login?.(options, signal);
+  }
+  if (request.strip === 'none' || request.storeCloud === undefined) return;
+  const session = await CloudSession.open(await loadCloud(request.storeCloud), { signal });
+  try {
+    session.endpoint('object-store');
+  } finally {
+    await session.close();
   }
 }

@@ -68,24 +68,7 @@ export interface Summary {
     manifest: string;
     store: string;
   }[];
-  /** Where the image was registered; null when it only lies in the folder. */
-  cloudImage: {
-    cloud: string;
-    id: string;
-    name: string;
-    method: string;
-    bytes: number;
-    /** `ok`, or `unverifiable` when the cloud rewrote the image. */
-    content: string;
-    proof: string;
-    visibility: string;
-    replaced: { id: string; action: string }[];
-    /** The command that starts an instance. */
-    serverCreate: string;
-    /** Images of further disks. */
-    disks: { disk: string; id: string; name: string }[];
-  } | null;
-  /** Images in clouds beside Glance. */
+  /** Images registered in clouds; empty when there are only files. */
   cloudImages: CloudImage[];
   /** How many changes were made inside the guest. */
   changes: number;
@@ -101,24 +84,6 @@ export interface Summary {
 export function changesOf(entries: readonly JournalEntry[]): Change[] {
   const { done } = replay(entries);
   return STAGE_NAMES.flatMap((name) => done.get(name)?.changes ?? []);
-}
-
-function cloudImageOf(upload: UploadResult | undefined): Summary['cloudImage'] {
-  if (upload?.destination !== 'glance') return null;
-  const { cloud, imageId: id, name, method, bytes, verified: content, proof, visibility, replaced } = upload;
-  return {
-    cloud,
-    id,
-    name,
-    method,
-    bytes,
-    content,
-    proof,
-    visibility,
-    replaced,
-    serverCreate: upload.serverCreate,
-    disks: (upload.disks ?? []).map((d) => ({ disk: d.disk, id: d.imageId, name: d.name })),
-  };
 }
 
 /** Builds the summary from the journal and `facts.json`. */
@@ -187,7 +152,6 @@ export async function summarize(
       manifest: `${request.store}/${set.manifest.key}`,
       store: request.store,
     })),
-    cloudImage: cloudImageOf(result<UploadResult>('upload')),
     cloudImages: result<UploadResult>('upload')?.images ?? [],
     changes: changesOf(entries).length,
     stages: STAGE_NAMES.flatMap((name) => {

@@ -167,8 +167,12 @@ describe.skipIf(missing)('bios-lvm to a real OpenStack: data into Swift, the ima
   });
 
   test("OpenStack's own client gives the image back byte for byte, private, with our properties", async () => {
-    const { cloudImage } = summary;
-    expect(cloudImage).toMatchObject({ content: 'ok', visibility: 'private', replaced: [] });
+    const cloudImage = summary.cloudImages.find((i) => i.platform === 'openstack');
+    expect(cloudImage).toMatchObject({
+      content: 'ok',
+      details: expect.objectContaining({ visibility: 'private' }),
+      replaced: [],
+    });
     const openstack = (...args: string[]) =>
       execFileSync('/usr/bin/openstack', args, {
         encoding: 'utf8',

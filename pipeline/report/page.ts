@@ -27,7 +27,7 @@ export function renderReport(input: ReportInput): string {
 <title>${title}</title><style>${{ html: STYLE }}</style></head><body>
 <header><h1>${summary.guest?.hostname ?? 'Conversion'}</h1>
 <p class="lead">${lead(summary)}</p>${verdict(summary)}</header>
-${captured(summary)}${disks(summary)}${sizes(input)}${stageTimes(summary)}${outputs(input)}${cloudImage(summary)}${cloudImages(summary)}${dataSets(summary)}${warnings(summary)}${found(input.facts)}${changes(input.changes)}
+${captured(summary)}${disks(summary)}${sizes(input)}${stageTimes(summary)}${outputs(input)}${cloudImages(summary)}${dataSets(summary)}${warnings(summary)}${found(input.facts)}${changes(input.changes)}
 <footer>port-image ${PROGRAM_VERSION} · job ${summary.job}</footer></body></html>
 `;
   return page.html;
@@ -183,23 +183,10 @@ function timeToService({ timeToService: units, lazyAccess }: Summary['outputs'][
   return html`<h4>Time to service, from the start of the kernel</h4>${bars(rows)}`;
 }
 
-function cloudImage({ cloudImage: image }: Summary): Html {
-  if (image === null) return html``;
-  const verified =
-    image.content === 'ok'
-      ? html`<b class="good">content verified</b>`
-      : html`<b class="unknown">content ${image.content}</b>`;
-  return html`<section><h2>In the cloud ${verified}</h2>
-<table><tr><th>cloud</th><td>${image.cloud}</td></tr><tr><th>image</th><td><code>${image.id}</code> ${image.name}, ${image.visibility}</td></tr>
-<tr><th>sent</th><td>${formatBytes(image.bytes)} by ${image.method}</td></tr><tr><th>proof</th><td>${image.proof}</td></tr>
-${image.replaced.map((old) => html`<tr><th>older image</th><td><code>${old.id}</code> ${old.action}</td></tr>`)}</table>
-<p>Start an instance:</p><pre>${image.serverCreate}</pre></section>`;
-}
-
 /** One table for all: who looks for one platform finds it beside the others. */
 function cloudImages({ cloudImages: images }: Summary): Html {
   if (images.length === 0) return html``;
-  return html`<section><h2>In other clouds</h2>
+  return html`<section><h2>In clouds</h2>
 <table><tr><th>platform</th><th>where</th><th>image</th><th>data</th><th>sent</th><th>content</th></tr>${images.map(
     (image) =>
       html`<tr><td>${image.platform}</td><td>${image.place}</td><td><code>${image.id}</code> ${image.name}${image.disks.map((d) => html`<br>disk ${d.disk}: <code>${d.id}</code>`)}${image.replaced.map((old) => html`<br>older image <code>${old.id}</code> ${old.action}`)}</td><td>${formatBytes(image.bytes)}</td><td>${formatBytes(image.sentBytes)} by ${image.method}</td><td>${image.content === 'ok' ? html`<b class="good">verified</b>` : html`<b class="unknown">${image.content}</b>`} ${image.proof}</td></tr>`,

@@ -3,14 +3,16 @@ import { readFile } from 'node:fs/promises';
 import * as path from 'node:path';
 import PQueue from 'p-queue';
 import { Contract } from '../../core/contract.ts';
+import type { DataSetSummary } from '../../core/data-set.ts';
 import { PortError } from '../../core/errors.ts';
-import { exists } from '../../core/files.ts';
+import { exists, sha256File } from '../../core/files.ts';
 import type { StageContext } from '../../core/stage.ts';
 import type { Artifact, Verification } from '../../core/types.ts';
 import type { CloudImage, UploadContext } from '../../core/uploader.ts';
-import { workDisks } from '../../core/work-disks.ts';
+import { imageDisks } from '../../core/work-disks.ts';
 import { uploaderOf } from '../../drivers/uploaders.ts';
 import { jobMark } from './mark.ts';
+import { rawDigest } from './raw-digest.ts';
 
 /** Uploads share the network and, while they read, the disk; more of them at a time make none of them faster. */
 const LANES = 3;
@@ -25,9 +27,11 @@ async function contextOf(ctx: StageContext, platform: string): Promise<UploadCon
     .filter((a) => a.platform === platform)
     .sort((a, b) => Number(a.disk !== undefined) - Number(b.disk !== undefined));
   const contractFile = path.join(ctx.paths.data, 'contract.json');
-  const contract = (await exists(contractFile))
-    ? Contract.parse(JSON.parse(await readFile(contractFile, 'utf8'))).image
-    : {};
+  // A plan is made before the guest stages have written it.
+  const written = artifacts.length > 0 && (await exists(contractFile));
+  const contract = written ? Contract.parse(JSON.parse(await readFile(contractFile, 'utf8'))) : undefined;
+  const installed = ctx.result<{ packages: { name: string }[] }>('cloud-init')?.packages ?? [];
+  const hasData = (ctx.result<DataSetSummary[]>('strip') ?? []).length > 0;
   const verification = ctx.result<Verification[]>('verify')?.find((v) => v.platform === platform);
   return {
     name: ctx.request.name,
@@ -35,11 +39,14 @@ async function contextOf(ctx: StageContext, platform: string): Promise<UploadCon
     platform: row,
     facts: ctx.facts,
     artifacts,
-    virtualBytes: Math.max(
-      ...workDisks(ctx.paths, ctx.facts).map((d) => ctx.facts.disks[d.index]?.virtualBytes ?? 0),
-    ),
+    virtualBytes: Math.max(...imageDisks(ctx.facts).map((d) => ctx.facts.disks[d.index]?.virtualBytes ?? 0)),
     mark: await jobMark(ctx),
-    identity: contract,
+    identity: contract?.image ?? {},
+    contract,
+    contractSha256: written ? await sha256File(contractFile) : '',
+    packages: installed.map((p) => p.name),
+    userDataFile: hasData ? path.join(ctx.paths.out, 'user-data.yaml') : undefined,
+    rawSha256: (artifact) => rawDigest(ctx, artifact),
     verified: verification?.verified,
     stateFile: path.join(ctx.paths.data, `upload-${platform}.json`),
     tmp: ctx.paths.tmp,

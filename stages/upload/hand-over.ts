@@ -1,13 +1,12 @@
 /** HANDOVER.txt: how to use what lies in the folder, for people. */
 import * as path from 'node:path';
 import type { DataSetSummary } from '../../core/data-set.ts';
+import { shellWord } from '../../core/shell-word.ts';
 import { formatBytes, GIB } from '../../core/sizes.ts';
 import { printable } from '../../core/text.ts';
 import type { Artifact } from '../../core/types.ts';
 import type { CloudImage } from '../../core/uploader.ts';
 import { fileId } from '../../core/work-disks.ts';
-import type { GlanceResult } from '../../drivers/openstack/upload/index.ts';
-import type { DiskImage } from './glance.ts';
 import type { Provisioning } from './provision.ts';
 
 /** What the text is made of. */
@@ -20,16 +19,8 @@ export interface HandOver {
   minDiskGib: number;
   hasNetworkData: boolean;
   provisioning?: Provisioning;
-  glance?: GlanceResult | undefined;
-  /** Images of further disks in Glance. */
-  disks?: readonly DiskImage[];
-  /** Images in other clouds. */
+  /** Images registered in clouds. */
   images?: readonly CloudImage[];
-}
-
-/** A word for a POSIX shell. */
-export function shellWord(text: string): string {
-  return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 }
 
 /** The text. Commands use only names of ours and numbers; guest text stands in quotes or not at all. */
@@ -43,12 +34,13 @@ export function handOver(input: HandOver): string {
   }
   lines.push('', 'Check the copy first:  sha256sum -c SHA256SUMS', '');
   if (input.dataSets.length > 0) lines.push(...dataSection(input));
+  const registered = new Set(input.images?.map((i) => i.platform));
   for (const artifact of input.artifacts) {
-    if (artifact.disk !== undefined) continue;
+    if (artifact.disk !== undefined || registered.has(artifact.platform)) continue;
     if (artifact.platform === 'openstack') lines.push(...openstackSection(input, artifact));
     if (artifact.platform === 'qemu') lines.push(...qemuSection(input, artifact));
   }
-  for (const image of input.images ?? []) lines.push(...cloudSection(image));
+  for (const image of input.images ?? []) lines.push(...cloudSection(input, image));
   lines.push(...diskSection(input));
   if (input.hasNetworkData) {
     lines.push(
@@ -58,12 +50,6 @@ export function handOver(input: HandOver): string {
     );
   }
   return `${lines.join('\n').trimEnd()}\n`;
-}
-
-/** The command that starts an instance of an uploaded image. One line, so that it can be copied. */
-export function serverCreate(name: string, glance: GlanceResult, userDataFile: string | undefined): string {
-  const userData = userDataFile === undefined ? '' : ` --user-data ${shellWord(userDataFile)}`;
-  return `openstack --os-cloud ${shellWord(glance.cloud)} server create --image ${glance.imageId} --flavor FLAVOR --network NETWORK --config-drive True${userData} ${shellWord(name)}`;
 }
 
 function dataSection({ dataSets, store, provisioning }: HandOver): string[] {
@@ -88,38 +74,25 @@ function dataSection({ dataSets, store, provisioning }: HandOver): string[] {
   ];
 }
 
-function glanceSection(input: HandOver, glance: GlanceResult): string[] {
-  const { verified, proof, minDisk, minRam } = glance;
-  return [
-    `OpenStack: the image is in Glance of ${printable(glance.cloud)}`,
-    `  id ${glance.imageId}, ${glance.visibility}, ${verified === 'ok' ? `verified (${proof})` : `NOT verified: ${proof}`}`,
-    `  ${serverCreate(input.name, glance, input.dataSets.length > 0 ? 'user-data.yaml' : undefined)}`,
-    `  The flavor needs a disk of ${minDisk} GiB and ${minRam} MiB of memory. The properties of the image:`,
-    ...Object.entries(glance.properties).map(([key, value]) => `    ${key}=${printable(value)}`),
-    ...(input.dataSets.length > 0
-      ? [
-          '  The provision document travels as user data (user-data.yaml), or as port_image in vendor_data2.json where the',
-          '  cloud has dynamic vendor data. Merge write_files into user data of your own.',
-        ]
-      : []),
-    '',
-  ];
-}
-
-function cloudSection(image: CloudImage): string[] {
+function cloudSection({ dataSets }: HandOver, image: CloudImage): string[] {
   return [
     `${image.platform}: the image is in ${printable(image.place)}`,
     `  ${printable(image.id)}, ${image.content === 'ok' ? `verified (${printable(image.proof)})` : `NOT verified: ${printable(image.proof)}`}`,
     ...Object.entries(image.details).map(([key, value]) => `    ${printable(key)}: ${printable(value)}`),
     ...image.disks.map((d) => `  disk ${printable(d.disk)}: ${printable(d.id)}`),
     `  ${printable(image.start)}`,
+    ...(dataSets.length > 0
+      ? [
+          '  The provision document travels as user data (user-data.yaml), or as vendor data where the cloud has such.',
+          '  Merge write_files into user data of your own.',
+        ]
+      : []),
     '',
   ];
 }
 
 function openstackSection(input: HandOver, artifact: Artifact): string[] {
-  const { name, firmware, minDiskGib, glance } = input;
-  if (glance !== undefined) return glanceSection(input, glance);
+  const { name, firmware, minDiskGib } = input;
   const uefi = firmware === 'uefi' ? ' --property hw_firmware_type=uefi --property hw_machine_type=q35' : '';
   return [
     'OpenStack:',
@@ -134,20 +107,21 @@ function openstackSection(input: HandOver, artifact: Artifact): string[] {
 }
 
 /** How the images of further disks come to the instance. */
-function diskSection({ name, artifacts, disks = [], glance }: HandOver): string[] {
+function diskSection({ name, artifacts, images = [] }: HandOver): string[] {
   const further = artifacts.filter((a) => a.disk !== undefined);
   if (further.length === 0) return [];
   const lines = [
     'Further disks, each an image of its own; attach them and the guest mounts what is on them:',
   ];
-  const cloud = glance === undefined ? '' : ` --os-cloud ${shellWord(glance.cloud)}`;
+  const registered = images.find((i) => i.platform === 'openstack');
+  const cloud = registered === undefined ? '' : ` --os-cloud ${shellWord(registered.place)}`;
   for (const artifact of further) {
     const file = path.basename(artifact.path);
     if (artifact.platform === 'qemu') {
       lines.push(`  libvirt: one more  --disk ${shellWord(file)},bus=virtio`);
     }
     if (artifact.platform !== 'openstack') continue;
-    const image = disks.find((d) => d.disk === artifact.disk);
+    const image = registered?.disks.find((d) => d.disk === artifact.disk);
     const volume = shellWord(`${name}-${fileId(artifact.disk ?? '')}`);
     const size = Math.max(1, Math.ceil(artifact.virtualBytes / GIB));
     if (image === undefined) {
@@ -156,7 +130,7 @@ function diskSection({ name, artifacts, disks = [], glance }: HandOver): string[
       );
     }
     lines.push(
-      `  openstack${cloud} volume create --image ${image?.imageId ?? volume} --size ${size} ${volume}`,
+      `  openstack${cloud} volume create --image ${image?.id ?? volume} --size ${size} ${volume}`,
       `  openstack${cloud} server add volume ${shellWord(name)} ${volume}`,
     );
   }

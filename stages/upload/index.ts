@@ -1,4 +1,4 @@
-/** upload: hands the results over: the job's `out/` folder, made complete, and where asked for the image in Glance. */
+/** upload: hands the results over: the job's `out/` folder, made complete, and where asked for images in clouds. */
 import * as fs from 'node:fs/promises';
 import * as path from 'node:path';
 import * as z from 'zod';
@@ -9,18 +9,14 @@ import { GIB } from '../../core/sizes.ts';
 import type { Stage, StageContext } from '../../core/stage.ts';
 import type { Artifact } from '../../core/types.ts';
 import type { CloudImage } from '../../core/uploader.ts';
-import type { GlanceResult } from '../../drivers/openstack/upload/index.ts';
-import type { GlancePlan } from '../../drivers/openstack/upload/plan.ts';
 import { type CloudPlans, planClouds, uploadToClouds } from './clouds.ts';
-import { type DiskImage, glanceRequest, planGlance, uploadToGlance } from './glance.ts';
-import { handOver, serverCreate } from './hand-over.ts';
+import { handOver } from './hand-over.ts';
 import { writeProvision } from './provision.ts';
 
 export { provisionTemplate } from './provision.ts';
 
 const Options = z.object({
   name: Request.shape.name,
-  glance: Request.shape.glance,
   targets: Request.shape.targets,
   urlHours: Request.shape.urlHours,
 });
@@ -28,12 +24,11 @@ const Options = z.object({
 /** Files the folder will hold, by name, and the upload. */
 export interface UploadPlan {
   files: string[];
-  glance?: GlancePlan;
   clouds: CloudPlans;
 }
 
-/** Files of the folder. */
-export interface HandedOver {
+/** What was handed over; no URL and no secret is in it. */
+export interface UploadResult {
   /** Absolute path of the folder. */
   dir: string;
   files: { name: string; bytes: number; sha256: string }[];
@@ -41,35 +36,23 @@ export interface HandedOver {
   provisionSigned: boolean;
   /** When they end, ISO 8601. */
   provisionExpires?: string;
-  /** Images in clouds beside Glance; absent in jobs of earlier versions. */
-  images?: CloudImage[];
+  /** Images that were registered in clouds. */
+  images: CloudImage[];
 }
-
-/** What was handed over; no URL and no secret is in it. */
-export type UploadResult =
-  | ({ destination: 'file' } & HandedOver)
-  | ({ destination: 'glance'; serverCreate: string; disks: DiskImage[] } & HandedOver & GlanceResult);
 
 async function plan(ctx: StageContext): Promise<UploadPlan> {
   const files = ['provision.json', 'vendor-data.json', 'user-data.yaml', 'HANDOVER.txt', 'SHA256SUMS'];
-  const request = glanceRequest(ctx);
-  // Before the folder: what the cloud refuses is to be heard first.
-  const glance = request === undefined ? undefined : await planGlance(ctx, request);
+  // Before the folder: what a cloud refuses is to be heard first.
   const clouds = await planClouds(ctx);
   for (const name of files) {
     ctx.change({ path: `out/${name}`, action: 'create', why: 'what an operator needs beside the image' });
   }
-  return { files, clouds, ...(glance === undefined ? {} : { glance }) };
+  return { files, clouds };
 }
 
 async function run(ctx: StageContext, { clouds }: UploadPlan): Promise<UploadResult> {
   const { out } = ctx.paths;
-  const request = glanceRequest(ctx);
-  const [uploaded, images] = await Promise.all([
-    request === undefined ? undefined : uploadToGlance(ctx, request),
-    uploadToClouds(ctx, clouds),
-  ]);
-  const glance = uploaded?.image;
+  const images = await uploadToClouds(ctx, clouds);
   const dataSets = ctx.result<DataSetSummary[]>('strip') ?? [];
   // The final contract, where a guest stage left a copy; network_data.json is in `out` already.
   const contract = path.join(ctx.paths.data, 'contract.json');
@@ -93,28 +76,22 @@ async function run(ctx: StageContext, { clouds }: UploadPlan): Promise<UploadRes
       minDiskGib: Math.ceil(virtualBytes / GIB),
       hasNetworkData: await exists(path.join(out, 'network_data.json')),
       provisioning,
-      glance,
-      disks: uploaded?.disks ?? [],
       images,
     }),
   );
-  const handed: HandedOver = {
+  return {
     dir: out,
     files: await checksums(ctx, artifacts),
     provisionSigned: provisioning.signed,
     images,
     ...(provisioning.expires === undefined ? {} : { provisionExpires: provisioning.expires }),
   };
-  if (glance === undefined) return { destination: 'file', ...handed };
-  const userData = dataSets.length > 0 ? path.join(out, 'user-data.yaml') : undefined;
-  const command = serverCreate(ctx.request.name, glance, userData);
-  return { destination: 'glance', ...glance, ...handed, serverCreate: command, disks: uploaded?.disks ?? [] };
 }
 
 /** Digests of everything in the folder; an image's own digest is known since it was encoded. */
-async function checksums(ctx: StageContext, artifacts: readonly Artifact[]): Promise<HandedOver['files']> {
+async function checksums(ctx: StageContext, artifacts: readonly Artifact[]): Promise<UploadResult['files']> {
   const { out } = ctx.paths;
-  const files: HandedOver['files'] = [];
+  const files: UploadResult['files'] = [];
   for (const name of (await fs.readdir(out)).sort()) {
     const file = path.join(out, name);
     const stat = await fs.lstat(file);
@@ -134,7 +111,7 @@ async function checksums(ctx: StageContext, artifacts: readonly Artifact[]): Pro
 export const stage: Stage<UploadPlan, UploadResult> = {
   name: 'upload',
   summary:
-    'hand the image over: into Glance where asked, with contract, checksums and provisioning beside it',
+    'hand the image over: into clouds where asked, with contract, checksums and provisioning beside it',
   needs: ['inspect', 'encode'],
   inGuest: false,
   Options,

@@ -9,7 +9,7 @@ test.each([
   ['two sources', ['convert', 'x.raw', 'y.raw', '--to', 'qemu'], /one source at a time/],
   ['unknown format', ['convert', 'x.raw', '--to', 'qemu', '--format', 'exe'], /no such format/],
   ['bad NIC', ['convert', 'x.raw', '--to', 'qemu', '--network', 'keep', '--nic', 'eth0'], /not a NIC/],
-  ['unknown store', ['convert', 'x.raw', '--to', 'qemu', '--store', 's3:x'], /not supported/],
+  ['unknown store', ['convert', 'x.raw', '--to', 'qemu', '--store', 'ftp:x'], /not a data store/],
   ['no such file', ['convert', '/does/not/exist', '--to', 'qemu'], /does not exist/],
   ['unknown stage', ['stage', 'polish'], /no such stage/],
   ['stage without job', ['stage', 'verify'], /--job is missing/],

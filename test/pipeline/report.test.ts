@@ -55,20 +55,23 @@ const summary: Summary = {
   },
   badRanges: [{ disk: 1, startBytes: 0, lengthBytes: 512, hit: 'files', files: [EVIL], moreFiles: 0 }],
   dataSets: [{ id: 'x', path: EVIL, bytes: 3, storedBytes: 2, files: 1, manifest: EVIL, store: 'file:/s' }],
-  cloudImages: [],
-  cloudImage: {
-    cloud: EVIL,
-    id: EVIL,
-    name: EVIL,
-    method: 'put',
-    bytes: 5,
-    content: 'unverifiable',
-    proof: EVIL,
-    visibility: 'private',
-    replaced: [{ id: EVIL, action: 'hidden' }],
-    serverCreate: EVIL,
-    disks: [],
-  },
+  cloudImages: [
+    {
+      platform: EVIL,
+      place: EVIL,
+      id: EVIL,
+      name: EVIL,
+      method: 'put',
+      bytes: 5,
+      sentBytes: 5,
+      content: 'unverifiable',
+      proof: EVIL,
+      replaced: [{ id: EVIL, action: 'hidden' }],
+      start: EVIL,
+      disks: [{ disk: EVIL, id: EVIL, name: EVIL }],
+      details: {},
+    },
+  ],
   changes: 1,
   stages: [{ name: 'strip', seconds: 2 }],
   applianceLaunches: 1,
@@ -92,7 +95,7 @@ test('hostile strings never become markup, nor reach the terminal of who cats th
   expect(page).toContain('verified: 1 checks passed');
   expect(page).toContain('Time to service');
   expect(page).toContain('lazy data');
-  expect(page).toContain('content unverifiable');
+  expect(page).toContain('>unverifiable</b>');
 });
 
 test('escaping leaves no markup characters', () => {

@@ -1,10 +1,10 @@
 /** Which way the image takes into Glance. */
 import { PortError } from '../../../core/errors.ts';
-import type { GlanceRequest } from '../../../core/request.ts';
 import { GIB } from '../../../core/sizes.ts';
 import { printable } from '../../../core/text.ts';
 import type { GlanceApi } from '../../../tools/openstack/glance.ts';
 import type { GlanceStore } from '../../../tools/openstack/glance-types.ts';
+import type { GlanceRequest } from '../options.ts';
 import type { ChosenMethod } from './types.ts';
 
 /** What a cloud offers. */

@@ -1,7 +1,6 @@
 /** Everything that can refuse an upload, asked before any long work. */
 import { randomUUID } from 'node:crypto';
 import { asPortError, PortError } from '../../../core/errors.ts';
-import type { GlanceRequest } from '../../../core/request.ts';
 import { MIB } from '../../../core/sizes.ts';
 import { printable } from '../../../core/text.ts';
 import { GlanceApi } from '../../../tools/openstack/glance.ts';
@@ -9,6 +8,7 @@ import { HttpError } from '../../../tools/openstack/http.ts';
 import type { CloudSession } from '../../../tools/openstack/session.ts';
 import { SwiftApi } from '../../../tools/openstack/swift.ts';
 import { tempUrlDigest } from '../../../tools/openstack/tempurl.ts';
+import type { GlanceRequest } from '../options.ts';
 import { STATE } from '../properties.ts';
 import { readSigningKey } from '../signature.ts';
 import { chooseMethod, readOffer } from './method.ts';
@@ -49,11 +49,6 @@ const CLEAN_UP_MS = 8_000;
  */
 export async function planUpload(session: CloudSession, input: PlanInput): Promise<GlancePlan> {
   const { request, signal } = input;
-  if (request.members.length > 0 && request.visibility !== 'shared') {
-    throw new PortError('USAGE', `an image with visibility ${request.visibility} has no members`, {
-      hint: 'use --visibility shared',
-    });
-  }
   if (request.signKey !== undefined) await readSigningKey(request.signKey, request.signCertificate);
   const glance = await GlanceApi.open(session, { signal });
   const { method, why } = chooseMethod(request, await readOffer(glance, signal), input.bytes);

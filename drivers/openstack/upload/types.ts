@@ -1,8 +1,8 @@
 /** What an upload to Glance is given and what it leaves. */
 import type { Log } from '../../../core/log.ts';
-import type { GlanceRequest, UploadMethod } from '../../../core/request.ts';
 import type { Progress } from '../../../core/stage.ts';
 import type { GlanceImage } from '../../../tools/openstack/glance-types.ts';
+import type { GlanceRequest, UploadMethod } from '../options.ts';
 import type { ImageProperties } from '../properties.ts';
 import type { SignatureProperties } from '../signature.ts';
 import type { Comparison } from './compare.ts';

@@ -1,5 +1,6 @@
+import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { GlanceRequest } from '../../../core/request.ts';
+import { GlanceRequest } from '../../../drivers/openstack/options.ts';
 import { uploadImage } from '../../../drivers/openstack/upload/index.ts';
 import { type PlanInput, planUpload } from '../../../drivers/openstack/upload/plan.ts';
 import { clearStaging, stagingContainer } from '../../../drivers/openstack/upload/web-download.ts';
@@ -132,13 +133,14 @@ test('what the plan refuses, by name, and it leaves no image', async () => {
     hint: expect.stringContaining('fast, slow'),
   });
   await expect(plan({ method: 'put', stores: 'all' }, { name })).rejects.toMatchObject({ code: 'USAGE' });
-  await expect(plan({ members: ['x'] }, { name })).rejects.toMatchObject({ code: 'USAGE' });
   await expect(plan({ visibility: 'public' }, { name })).rejects.toMatchObject({
     code: 'CLOUD_REFUSED',
     message: expect.stringContaining('public'),
     hint: expect.stringContaining('member'),
   });
-  await expect(plan({ signKey: '/nowhere/key.pem' }, { name })).rejects.toMatchObject({ code: 'USAGE' });
+  await expect(
+    plan({ signKey: '/nowhere/key.pem', signCertificate: randomUUID() }, { name }),
+  ).rejects.toMatchObject({ code: 'CONFIG' });
   expect(await named(name)).toEqual([]);
 });
 

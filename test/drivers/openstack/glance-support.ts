@@ -3,7 +3,7 @@ import { createHash, randomBytes } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
 import * as path from 'node:path';
 import { silentLog } from '../../../core/log.ts';
-import { GlanceRequest } from '../../../core/request.ts';
+import { GlanceRequest } from '../../../drivers/openstack/options.ts';
 import type { UploadInput } from '../../../drivers/openstack/upload/index.ts';
 import { loadCloud } from '../../../tools/openstack/config.ts';
 import type { GlanceApi } from '../../../tools/openstack/glance.ts';

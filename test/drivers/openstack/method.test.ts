@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import type { GlanceRequest } from '../../../core/request.ts';
+import type { GlanceRequest } from '../../../drivers/openstack/options.ts';
 import { chooseMethod, type Offer, RESUMABLE_FROM_BYTES } from '../../../drivers/openstack/upload/method.ts';
 
 const store = (id: string, readOnly = false) => ({ id, default: id === 'a', 'read-only': readOnly });

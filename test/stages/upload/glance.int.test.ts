@@ -4,9 +4,9 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { run } from '../../../core/command.ts';
 import { sha256File } from '../../../core/files.ts';
 import { silentLog } from '../../../core/log.ts';
-import { GlanceRequest } from '../../../core/request.ts';
 import type { StageContext } from '../../../core/stage.ts';
 import { openstack } from '../../../drivers/openstack/index.ts';
+import { GlanceRequest } from '../../../drivers/openstack/options.ts';
 import { stage } from '../../../stages/upload/index.ts';
 import { CLOUD_NAME, type Cloud, startCloud, type TestProject } from '../../support/cloud.ts';
 
@@ -74,7 +74,7 @@ test('the stage plans, uploads and hands over; again it sends nothing', async ()
       name: 'shop',
       store: 'file:/nowhere',
       urlHours: 24,
-      glance: GlanceRequest.parse({ cloud: CLOUD_NAME }),
+      targets: { openstack: GlanceRequest.parse({ cloud: CLOUD_NAME }) },
     },
     platforms: [openstack],
     facts: {
@@ -96,18 +96,20 @@ test('the stage plans, uploads and hands over; again it sends nothing', async ()
   const plan = await stage.plan(ctx);
   expect(changes).toContain(`glance:${CLOUD_NAME}/shop`);
   const result = await stage.run(ctx, plan);
-  if (result.destination !== 'glance') throw new Error('not uploaded');
-  expect(result).toMatchObject({ verified: 'ok', method: 'put', cloud: CLOUD_NAME, minDisk: 1 });
-  expect(result.properties).toMatchObject({
+  const [uploaded] = result.images;
+  if (uploaded === undefined) throw new Error('not uploaded');
+  expect(uploaded).toMatchObject({ content: 'ok', method: 'put', place: CLOUD_NAME });
+  expect(uploaded.details).toMatchObject({
+    flavor: 'disk of 1 GiB, 512 MiB of memory',
     port_image_sha256: await sha256File(raw),
     port_image_contract: await sha256File(path.join(paths.data, 'contract.json')),
     port_image_verified: 'yes',
     hw_disk_bus: 'virtio',
   });
   const text = readFileSync(path.join(paths.out, 'HANDOVER.txt'), 'utf8');
-  expect(text).toContain(result.serverCreate);
+  expect(text).toContain(uploaded.start);
   expect(sent.at(-1)).toBe(artifact.bytes);
   sent.length = 0;
-  expect(await stage.run(ctx, plan)).toMatchObject({ imageId: result.imageId });
+  expect((await stage.run(ctx, plan)).images).toMatchObject([{ id: uploaded.id }]);
   expect(sent).toEqual([]);
 });

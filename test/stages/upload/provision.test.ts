@@ -8,8 +8,8 @@ import { run } from '../../../core/command.ts';
 import { silentLog } from '../../../core/log.ts';
 import type { StageContext } from '../../../core/stage.ts';
 import type { Artifact } from '../../../core/types.ts';
-import type { GlanceResult } from '../../../drivers/openstack/upload/index.ts';
-import { handOver, serverCreate } from '../../../stages/upload/hand-over.ts';
+import type { CloudImage } from '../../../core/uploader.ts';
+import { handOver } from '../../../stages/upload/hand-over.ts';
 import { rawDigest } from '../../../stages/upload/raw-digest.ts';
 import { provisionUserData } from '../../../tools/user-data.ts';
 import { requires } from '../../support/requires.ts';
@@ -38,30 +38,21 @@ test('user data is cloud-config that writes the document, closed to others', () 
   expect(JSON.parse(file.content)).toEqual(provision);
 });
 
-const glance: GlanceResult = {
-  imageId: '0b5d2c1e-1111-4222-8333-444455556666',
+const image: CloudImage = {
+  platform: 'openstack',
+  place: 'my cloud',
+  id: '0b5d2c1e-1111-4222-8333-444455556666',
   name: 'shop',
-  cloud: 'my cloud',
   method: 'put',
   bytes: 1,
-  hash: undefined,
-  verified: 'ok',
+  sentBytes: 1,
+  content: 'ok',
   proof: 'sha512 of the file',
-  diskFormat: 'qcow2',
-  stores: [],
-  visibility: 'private',
   replaced: [],
-  properties: { os_distro: 'debian' },
-  minDisk: 8,
-  minRam: 512,
+  start: 'openstack server create shop',
+  disks: [],
+  details: { os_distro: 'debian', flavor: 'disk of 8 GiB' },
 };
-
-test('the command that starts an instance', () => {
-  expect(serverCreate('shop', glance, '/my job/user-data.yaml')).toBe(
-    "openstack --os-cloud 'my cloud' server create --image 0b5d2c1e-1111-4222-8333-444455556666 --flavor FLAVOR --network NETWORK --config-drive True --user-data '/my job/user-data.yaml' shop",
-  );
-  expect(serverCreate('shop', glance, undefined)).not.toContain('--user-data');
-});
 
 test('the text for people names the image, what it needs and how long the URLs live', () => {
   const artifact = { platform: 'openstack', path: '/o/shop.qcow2', format: 'qcow2', bytes: 1 } as Artifact;
@@ -74,13 +65,13 @@ test('the text for people names the image, what it needs and how long the URLs l
     minDiskGib: 8,
     hasNetworkData: false,
     provisioning: { signed: true, expires: '2026-01-02T00:00:00Z' },
-    glance,
+    images: [image],
   };
   const text = handOver(input);
   for (const part of [
-    glance.imageId,
+    image.id,
     '8 GiB',
-    'os_distro=debian',
+    'os_distro: debian',
     'until 2026-01-02',
     'server create',
     'verified',
@@ -88,7 +79,7 @@ test('the text for people names the image, what it needs and how long the URLs l
     expect(text).toContain(part);
   }
   expect(text).not.toContain('image create');
-  expect(handOver({ ...input, glance: { ...glance, verified: 'unverifiable' } })).toContain('NOT verified');
+  expect(handOver({ ...input, images: [{ ...image, content: 'unverifiable' }] })).toContain('NOT verified');
 });
 
 test.skipIf(requires('qemu-img', 'qemu-storage-daemon'))(

@@ -4,10 +4,11 @@ import * as path from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { sha256File } from '../../../core/files.ts';
 import { silentLog } from '../../../core/log.ts';
+import { shellWord } from '../../../core/shell-word.ts';
 import type { StageContext } from '../../../core/stage.ts';
 import type { Artifact } from '../../../core/types.ts';
 import { diskProperties } from '../../../drivers/openstack/properties.ts';
-import { handOver, shellWord } from '../../../stages/upload/hand-over.ts';
+import { handOver } from '../../../stages/upload/hand-over.ts';
 import { provisionTemplate, stage } from '../../../stages/upload/index.ts';
 
 let dir = '';
@@ -36,7 +37,7 @@ test('the folder gets contract, templates, text and checksums that agree', async
   };
   const changes: string[] = [];
   const ctx = {
-    request: { name: 'shop', store: 'file:/srv/store' },
+    request: { name: 'shop', store: 'file:/srv/store', targets: {} },
     facts: { firmware: 'uefi' },
     paths: { out: path.join(dir, 'out'), data: path.join(dir, 'data') },
     result: (name: string) => (name === 'encode' ? [artifact] : dataSets),
