@@ -64,6 +64,15 @@ export interface CaptureResult {
   hardware?: PackedMachine;
 }
 
+/** One disk of several in a container. */
+export interface ArtifactMember {
+  /** File name in the container. */
+  name: string;
+  /** Id of the disk it shows; absent for the one the firmware starts from. */
+  disk?: string;
+  virtualBytes: number;
+}
+
 /** One encoded image. */
 export interface Artifact {
   platform: string;
@@ -71,8 +80,14 @@ export interface Artifact {
   disk?: string;
   /** Absolute path. */
   path: string;
+  /** qemu-img's name of the disk's format; of the disk inside when there is a container. */
   format: string;
+  /** What the disk travels in; then `path` is no disk: `tools/container-disk.ts` opens it. */
+  container?: 'gce-tar' | 'ova';
+  /** Disks in an OVA, that of the system first. All disks of a machine are in one file, so it is one artifact. */
+  members?: ArtifactMember[];
   bytes: number;
+  /** Of the system's disk, when there are several. */
   virtualBytes: number;
   /** sha256 of the file, hex. */
   sha256: string;

@@ -189,6 +189,23 @@ export async function createOverlay(
   await run('qemu-img', args, common(options));
 }
 
+/**
+ * Creates a qcow2 overlay on an image that lies inside another file, such as a member of a tar archive: nothing is copied.
+ * Only the overlay is ever written.
+ */
+export async function createOverlayInside(
+  base: ImageRef,
+  window: { offsetBytes: number; sizeBytes: number },
+  target: string,
+  options: QemuImgOptions = {},
+): Promise<void> {
+  const file = { driver: 'file', filename: absolute(base.path) };
+  const part = { driver: 'raw', offset: window.offsetBytes, size: window.sizeBytes, file };
+  const backing = `json:${JSON.stringify({ driver: base.format, file: part })}`;
+  const args = ['create', '-q', '-f', 'qcow2', '-F', base.format, '-b', backing, absolute(target)];
+  await run('qemu-img', args, common(options));
+}
+
 /** How to convert. */
 export interface ConvertOptions extends QemuImgOptions {
   /** Compress (`-c`). */
