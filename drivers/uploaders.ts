@@ -4,12 +4,13 @@ import { PortError } from '../core/errors.ts';
 import { printable } from '../core/text.ts';
 import type { Uploader } from '../core/uploader.ts';
 import { openstackUploader } from './openstack/uploader.ts';
+import { vmwareUploader } from './vmware/uploader.ts';
 
 // biome-ignore lint/suspicious/noExplicitAny: each client has options and a plan of its own, known only to itself
 type AnyUploader = Uploader<any, any>;
 
 /** Known clients, in the order of the platforms. */
-export const uploaders: readonly AnyUploader[] = [openstackUploader];
+export const uploaders: readonly AnyUploader[] = [openstackUploader, vmwareUploader];
 
 /** The client of a platform. Throws USAGE for a platform that takes files only. */
 export function uploaderOf(platform: string): AnyUploader {
