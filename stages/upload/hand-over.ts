@@ -1,12 +1,14 @@
 /** HANDOVER.txt: how to use what lies in the folder, for people. */
 import * as path from 'node:path';
 import type { DataSetSummary } from '../../core/data-set.ts';
-import { shellWord } from '../../core/shell-word.ts';
 import { formatBytes, GIB } from '../../core/sizes.ts';
 import { printable } from '../../core/text.ts';
 import type { Artifact } from '../../core/types.ts';
 import type { CloudImage } from '../../core/uploader.ts';
 import { fileId } from '../../core/work-disks.ts';
+import { CLOUD_HAND_OVERS } from './hand-over-clouds.ts';
+import { HYPERVISOR_HAND_OVERS } from './hand-over-hypervisors.ts';
+import type { HandOverFile, PlatformHandOver } from './hand-over-types.ts';
 import type { Provisioning } from './provision.ts';
 
 /** What the text is made of. */
@@ -14,13 +16,43 @@ export interface HandOver {
   name: string;
   store: string;
   firmware: 'bios' | 'uefi';
+  /** Of the guest, as `uname -m` says. */
+  arch: string;
   artifacts: readonly Artifact[];
   dataSets: readonly Pick<DataSetSummary, 'id' | 'path' | 'bytes' | 'mode'>[];
-  minDiskGib: number;
   hasNetworkData: boolean;
   provisioning?: Provisioning;
   /** Images registered in clouds. */
   images?: readonly CloudImage[];
+}
+
+/** What is known of handing files to each platform. */
+export const HAND_OVERS: Readonly<Record<string, PlatformHandOver>> = {
+  ...CLOUD_HAND_OVERS,
+  ...HYPERVISOR_HAND_OVERS,
+};
+
+function fileOf(input: HandOver, artifact: Artifact): HandOverFile {
+  return {
+    name: input.name,
+    file: path.basename(artifact.path),
+    format: artifact.format,
+    bytes: artifact.bytes,
+    virtualBytes: artifact.virtualBytes,
+    gib: Math.max(1, Math.ceil(artifact.virtualBytes / GIB)),
+    firmware: input.firmware,
+    arch: input.arch,
+    hasData: input.dataSets.length > 0,
+  };
+}
+
+/** Scripts that go beside the images, by name. */
+export function handOverScripts(input: HandOver): { name: string; text: string }[] {
+  return input.artifacts.flatMap((artifact) =>
+    artifact.disk === undefined
+      ? (HAND_OVERS[artifact.platform]?.scripts?.(fileOf(input, artifact)) ?? [])
+      : [],
+  );
 }
 
 /** The text. Commands use only names of ours and numbers; guest text stands in quotes or not at all. */
@@ -37,8 +69,9 @@ export function handOver(input: HandOver): string {
   const registered = new Set(input.images?.map((i) => i.platform));
   for (const artifact of input.artifacts) {
     if (artifact.disk !== undefined || registered.has(artifact.platform)) continue;
-    if (artifact.platform === 'openstack') lines.push(...openstackSection(input, artifact));
-    if (artifact.platform === 'qemu') lines.push(...qemuSection(input, artifact));
+    const known = HAND_OVERS[artifact.platform];
+    if (known === undefined) continue;
+    lines.push(`${known.title}:`, ...known.commands(fileOf(input, artifact)).map((line) => `  ${line}`), '');
   }
   for (const image of input.images ?? []) lines.push(...cloudSection(input, image));
   lines.push(...diskSection(input));
@@ -91,21 +124,6 @@ function cloudSection({ dataSets }: HandOver, image: CloudImage): string[] {
   ];
 }
 
-function openstackSection(input: HandOver, artifact: Artifact): string[] {
-  const { name, firmware, minDiskGib } = input;
-  const uefi = firmware === 'uefi' ? ' --property hw_firmware_type=uefi --property hw_machine_type=q35' : '';
-  return [
-    'OpenStack:',
-    `  openstack image create --disk-format ${artifact.format} --container-format bare --min-disk ${minDiskGib} \\`,
-    `    --property hw_qemu_guest_agent=yes --property img_config_drive=mandatory${uefi} \\`,
-    `    --file ${shellWord(path.basename(artifact.path))} ${shellWord(name)}`,
-    `  openstack server create --image ${shellWord(name)} --flavor FLAVOR --network NETWORK --config-drive True ${shellWord(name)}`,
-    '  The provision document reaches the instance as port_image in vendor_data2.json: name a dynamic vendor data',
-    '  target port_image in nova.conf ([api] vendordata_providers, vendordata_dynamic_targets) that answers with it.',
-    '',
-  ];
-}
-
 /** How the images of further disks come to the instance. */
 function diskSection({ name, artifacts, images = [] }: HandOver): string[] {
   const further = artifacts.filter((a) => a.disk !== undefined);
@@ -113,37 +131,22 @@ function diskSection({ name, artifacts, images = [] }: HandOver): string[] {
   const lines = [
     'Further disks, each an image of its own; attach them and the guest mounts what is on them:',
   ];
-  const registered = images.find((i) => i.platform === 'openstack');
-  const cloud = registered === undefined ? '' : ` --os-cloud ${shellWord(registered.place)}`;
   for (const artifact of further) {
+    const image = images.find((i) => i.platform === artifact.platform);
+    const registered = image?.disks.find((d) => d.disk === artifact.disk);
     const file = path.basename(artifact.path);
-    if (artifact.platform === 'qemu') {
-      lines.push(`  libvirt: one more  --disk ${shellWord(file)},bus=virtio`);
-    }
-    if (artifact.platform !== 'openstack') continue;
-    const image = registered?.disks.find((d) => d.disk === artifact.disk);
-    const volume = shellWord(`${name}-${fileId(artifact.disk ?? '')}`);
-    const size = Math.max(1, Math.ceil(artifact.virtualBytes / GIB));
-    if (image === undefined) {
-      lines.push(
-        `  openstack${cloud} image create --disk-format ${artifact.format} --container-format bare --min-disk ${size} --file ${shellWord(file)} ${volume}`,
-      );
-    }
-    lines.push(
-      `  openstack${cloud} volume create --image ${image?.id ?? volume} --size ${size} ${volume}`,
-      `  openstack${cloud} server add volume ${shellWord(name)} ${volume}`,
-    );
+    const commands = HAND_OVERS[artifact.platform]?.further?.(name, {
+      artifact,
+      file,
+      name: `${name}-${fileId(artifact.disk ?? '')}`,
+      gib: Math.max(1, Math.ceil(artifact.virtualBytes / GIB)),
+      registered:
+        image === undefined || registered === undefined
+          ? undefined
+          : { place: image.place, id: registered.id },
+      place: image?.place,
+    });
+    lines.push(...(commands ?? [`${artifact.platform}: ${printable(file)}`]).map((line) => `  ${line}`));
   }
   return [...lines, ''];
-}
-
-function qemuSection({ firmware }: HandOver, artifact: Artifact): string[] {
-  const uefi = firmware === 'uefi' ? ' --boot uefi' : '';
-  return [
-    'libvirt:',
-    `  virt-install --import --memory 2048 --vcpus 2 --osinfo detect=on,require=off${uefi} \\`,
-    `    --disk ${shellWord(path.basename(artifact.path))},bus=virtio --disk seed.iso,device=cdrom --network network=default,model=virtio`,
-    '  seed.iso has the label cidata and the files meta-data (instance-id, local-hostname, port_image) and user-data.',
-    '',
-  ];
 }

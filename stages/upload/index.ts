@@ -5,12 +5,11 @@ import * as z from 'zod';
 import type { DataSetSummary } from '../../core/data-set.ts';
 import { exists, sha256File, writeFileAtomic } from '../../core/files.ts';
 import { Request } from '../../core/request.ts';
-import { GIB } from '../../core/sizes.ts';
 import type { Stage, StageContext } from '../../core/stage.ts';
 import type { Artifact } from '../../core/types.ts';
 import type { CloudImage } from '../../core/uploader.ts';
 import { type CloudPlans, planClouds, uploadToClouds } from './clouds.ts';
-import { handOver } from './hand-over.ts';
+import { handOver, handOverScripts } from './hand-over.ts';
 import { writeProvision } from './provision.ts';
 
 export { provisionTemplate } from './provision.ts';
@@ -61,24 +60,19 @@ async function run(ctx: StageContext, { clouds }: UploadPlan): Promise<UploadRes
   // After the upload: the life of the URLs begins now.
   const provisioning = await writeProvision(ctx, dataSets);
   const artifacts = ctx.result<Artifact[]>('encode') ?? [];
-  const virtualBytes = Math.max(
-    0,
-    ...artifacts.filter((a) => a.disk === undefined).map((a) => a.virtualBytes),
-  );
-  await writeFileAtomic(
-    path.join(out, 'HANDOVER.txt'),
-    handOver({
-      name: ctx.request.name,
-      store: ctx.request.store,
-      firmware: ctx.facts.firmware,
-      artifacts,
-      dataSets,
-      minDiskGib: Math.ceil(virtualBytes / GIB),
-      hasNetworkData: await exists(path.join(out, 'network_data.json')),
-      provisioning,
-      images,
-    }),
-  );
+  const input = {
+    name: ctx.request.name,
+    store: ctx.request.store,
+    firmware: ctx.facts.firmware,
+    arch: ctx.facts.os.arch,
+    artifacts,
+    dataSets,
+    hasNetworkData: await exists(path.join(out, 'network_data.json')),
+    provisioning,
+    images,
+  };
+  await writeFileAtomic(path.join(out, 'HANDOVER.txt'), handOver(input));
+  for (const { name, text } of handOverScripts(input)) await writeFileAtomic(path.join(out, name), text);
   return {
     dir: out,
     files: await checksums(ctx, artifacts),

@@ -62,7 +62,7 @@ test('the text for people names the image, what it needs and how long the URLs l
     firmware: 'bios' as const,
     artifacts: [artifact],
     dataSets: [{ id: 'set', path: '/srv', bytes: 5, mode: 'eager' as const }],
-    minDiskGib: 8,
+    arch: 'x86_64',
     hasNetworkData: false,
     provisioning: { signed: true, expires: '2026-01-02T00:00:00Z' },
     images: [image],

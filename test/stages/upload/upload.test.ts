@@ -38,7 +38,7 @@ test('the folder gets contract, templates, text and checksums that agree', async
   const changes: string[] = [];
   const ctx = {
     request: { name: 'shop', store: 'file:/srv/store', targets: {} },
-    facts: { firmware: 'uefi' },
+    facts: { firmware: 'uefi', os: { arch: 'x86_64' } },
     paths: { out: path.join(dir, 'out'), data: path.join(dir, 'data') },
     result: (name: string) => (name === 'encode' ? [artifact] : dataSets),
     change: (c: { path: string }) => changes.push(c.path),
@@ -72,7 +72,7 @@ test('an image without data sets needs no document', () => {
     firmware: 'bios',
     artifacts: [],
     dataSets: [],
-    minDiskGib: 1,
+    arch: 'x86_64',
     hasNetworkData: false,
   });
   expect(text).not.toContain('provision.json');
@@ -94,7 +94,7 @@ test('images of further disks: how they come to the instance, and nothing a mach
     sha256: '0',
   });
   const artifacts = ['openstack', 'qemu'].flatMap((p) => [artifact(p), artifact(p, 'sdb')]);
-  const input = { name: 'shop', store: 'file:/s', firmware: 'bios' as const, dataSets: [], minDiskGib: 2 };
+  const input = { name: 'shop', store: 'file:/s', firmware: 'bios' as const, dataSets: [], arch: 'x86_64' };
   const text = handOver({ ...input, artifacts, hasNetworkData: false });
   expect(text).toContain(
     'openstack image create --disk-format qcow2 --container-format bare --min-disk 2 --file shop-sdb.qcow2 shop-sdb',
