@@ -3,6 +3,7 @@ import * as z from 'zod';
 import { PortError } from '../core/errors.ts';
 import { printable } from '../core/text.ts';
 import type { Uploader } from '../core/uploader.ts';
+import { azureUploader } from './azure/uploader.ts';
 import { openstackUploader } from './openstack/uploader.ts';
 import { vmwareUploader } from './vmware/uploader.ts';
 
@@ -10,7 +11,7 @@ import { vmwareUploader } from './vmware/uploader.ts';
 type AnyUploader = Uploader<any, any>;
 
 /** Known clients, in the order of the platforms. */
-export const uploaders: readonly AnyUploader[] = [openstackUploader, vmwareUploader];
+export const uploaders: readonly AnyUploader[] = [openstackUploader, azureUploader, vmwareUploader];
 
 /** The client of a platform. Throws USAGE for a platform that takes files only. */
 export function uploaderOf(platform: string): AnyUploader {

@@ -25,7 +25,7 @@ function pipelineOf(credential: BlobAccess['credential'], { agent }: Transport):
     pipeline.factories.push({
       create: (next) => ({
         sendRequest: (request) => {
-          request.agent = agent;
+          if (request.url.startsWith('https:')) request.agent = agent;
           return next.sendRequest(request);
         },
       }),

@@ -68,7 +68,7 @@ export async function transport(caFile?: string): Promise<Transport> {
     agent,
     client: {
       sendRequest: (request) => {
-        request.agent = agent;
+        if (request.url.startsWith('https:')) request.agent = agent;
         return client.sendRequest(request);
       },
     },
