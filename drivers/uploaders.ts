@@ -4,6 +4,7 @@ import { PortError } from '../core/errors.ts';
 import { printable } from '../core/text.ts';
 import type { Uploader } from '../core/uploader.ts';
 import { azureUploader } from './azure/uploader.ts';
+import { gcpUploader } from './gcp/uploader.ts';
 import { openstackUploader } from './openstack/uploader.ts';
 import { vmwareUploader } from './vmware/uploader.ts';
 

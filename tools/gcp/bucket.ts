@@ -1,0 +1,273 @@
+/**
+ * A bucket of Cloud Storage. Objects are sent by a request of our own: the library's stream never ends when the connection
+ * is cut in the middle of a body (@google-cloud/storage 8.4). The rest is the library's.
+ */
+import { randomBytes } from 'node:crypto';
+import type { Readable } from 'node:stream';
+import type { Bucket } from '@google-cloud/storage';
+import type { GoogleAuth } from 'google-auth-library';
+import { PortError } from '../../core/errors.ts';
+import { printable } from '../../core/text.ts';
+import { HttpClient, HttpError, type ReplayableBody } from '../openstack/http.ts';
+import { withRetries } from '../openstack/retry.ts';
+import { GcpError, gcpError } from './errors.ts';
+import { checkEndpoint, googleAuth, openStorage } from './login.ts';
+
+const STORAGE = 'https://storage.googleapis.com';
+
+/** An object as the bucket tells of it. */
+export interface GcsObject {
+  name: string;
+  bytes: number;
+  /** Base64, as Google writes it. */
+  crc32c: string;
+  metadata: Record<string, string>;
+  generation: string;
+  modifiedMs: number;
+}
+
+/** What to send. */
+export interface GcsPut {
+  name: string;
+  content: ReplayableBody;
+  /** Exact length when known. */
+  bytes?: number | undefined;
+  contentType: string;
+  metadata?: Readonly<Record<string, string>>;
+  /** 412 when there is an object of this name. */
+  mustBeNew?: boolean;
+  signal?: AbortSignal | undefined;
+}
+
+interface Told {
+  name?: string | undefined;
+  size?: string | number | undefined;
+  crc32c?: string | undefined;
+  generation?: string | number | undefined;
+  updated?: string | undefined;
+  metadata?: Record<string, unknown> | undefined;
+}
+
+function objectOf(told: Told, name: string): GcsObject {
+  return {
+    name: told.name ?? name,
+    bytes: Number(told.size ?? Number.NaN),
+    crc32c: told.crc32c ?? '',
+    generation: String(told.generation ?? ''),
+    modifiedMs: Date.parse(told.updated ?? ''),
+    metadata: Object.fromEntries(Object.entries(told.metadata ?? {}).map(([k, v]) => [k, String(v)])),
+  };
+}
+
+/** Throws CLOUD, CLOUD_LOGIN, CLOUD_REFUSED, CLOUD_CONFLICT (412), INTERRUPTED. */
+export class GcsBucket {
+  readonly name: string;
+  readonly #bucket: Bucket;
+  readonly #http: HttpClient;
+  readonly #base: string;
+  /** Undefined for an emulator, which wants no login. */
+  #auth: GoogleAuth | undefined;
+
+  private constructor(bucket: Bucket, http: HttpClient, base: string, auth: GoogleAuth | undefined) {
+    this.#bucket = bucket;
+    this.name = bucket.name;
+    this.#http = http;
+    this.#base = base;
+    this.#auth = auth;
+  }
+
+  /** Asks nothing yet. Close it. */
+  static async open(name: string, options: { project?: string; endpoint?: string | undefined } = {}) {
+    const { project } = options;
+    const endpoint = options.endpoint === undefined ? undefined : checkEndpoint(options.endpoint);
+    const auth = endpoint?.startsWith('http:') ? undefined : await googleAuth(project);
+    const storage = await openStorage({ project, endpoint, auth });
+    return new GcsBucket(storage.bucket(name), await HttpClient.create(), endpoint ?? STORAGE, auth);
+  }
+
+  #what(name: string): string {
+    return `gs://${this.name}/${printable(name)}`;
+  }
+
+  async #try<T>(what: string, signal: AbortSignal | undefined, ask: () => Promise<T>): Promise<T> {
+    return withRetries(
+      async () => {
+        try {
+          signal?.throwIfAborted();
+          return await ask();
+        } catch (error) {
+          throw gcpError(error, what, signal);
+        }
+      },
+      { signal },
+    );
+  }
+
+  /** One attempt; what arrived is what Google says. The caller compares. */
+  async put(put: GcsPut): Promise<GcsObject> {
+    const { name, content, bytes, contentType, metadata, signal } = put;
+    const boundary = randomBytes(16).toString('hex');
+    const head = Buffer.from(
+      `--${boundary}\r\ncontent-type: application/json\r\n\r\n${JSON.stringify({ name, contentType, metadata })}\r\n--${boundary}\r\ncontent-type: ${contentType}\r\n\r\n`,
+    );
+    const tail = Buffer.from(`\r\n--${boundary}--`);
+    const url = new URL(`${this.#base}/upload/storage/v1/b/${encodeURIComponent(this.name)}/o`);
+    url.search = new URLSearchParams({
+      uploadType: 'multipart',
+      name,
+      ...(put.mustBeNew ? { ifGenerationMatch: '0' } : {}),
+    }).toString();
+    try {
+      const answer = await this.#http.request(url, {
+        method: 'POST',
+        headers: {
+          ...(await this.#headers(url)),
+          'content-type': `multipart/related; boundary=${boundary}`,
+        },
+        body: async function* () {
+          yield head;
+          yield* content();
+          yield tail;
+        },
+        ...(bytes === undefined ? {} : { bodyBytes: head.length + bytes + tail.length }),
+        what: `upload of ${this.#what(name)}`,
+        signal,
+      });
+      return objectOf((await answer.json()) as Told, name);
+    } catch (error) {
+      if (!(error instanceof HttpError) || error.status === 0) throw error;
+      // The next attempt logs in anew.
+      if (error.status === 401 && this.#auth !== undefined) this.#auth = await googleAuth();
+      throw gcpError({ status: error.status, message: error.message }, this.#what(name), signal);
+    }
+  }
+
+  async #headers(url: URL): Promise<Record<string, string>> {
+    if (this.#auth === undefined) return {};
+    try {
+      return Object.fromEntries(await this.#auth.getRequestHeaders(url.href));
+    } catch (error) {
+      throw gcpError(error, `bucket ${this.name}`);
+    }
+  }
+
+  /** The object, or undefined when there is none. */
+  async head(name: string, signal?: AbortSignal): Promise<GcsObject | undefined> {
+    try {
+      return await this.#try(this.#what(name), signal, async () => {
+        const [told] = await this.#bucket.file(name).getMetadata();
+        return objectOf(told, name);
+      });
+    } catch (error) {
+      if (error instanceof GcpError && error.status === 404) return undefined;
+      throw error;
+    }
+  }
+
+  /** Replaces the object's own metadata. */
+  async setMetadata(name: string, metadata: Readonly<Record<string, string>>, signal?: AbortSignal) {
+    await this.#try(this.#what(name), signal, () =>
+      this.#bucket.file(name).setMetadata({ metadata: { ...metadata } }),
+    );
+  }
+
+  /** Content from `start` on, as long as the connection lasts; compared with nothing. */
+  read(name: string, start: number, end: number | undefined, generation: string): Readable {
+    return this.#bucket.file(name, { generation }).createReadStream({
+      start,
+      ...(end === undefined ? {} : { end: end - 1 }),
+      validation: false,
+      decompress: false,
+    });
+  }
+
+  /** Joins at most 32 objects into a new one. True when there was one of that name already. */
+  async compose(names: readonly string[], target: string, contentType: string, signal?: AbortSignal) {
+    const object = this.#bucket.file(target);
+    object.metadata.contentType = contentType;
+    try {
+      await this.#try(`joining the parts of ${this.#what(target)}`, signal, () =>
+        this.#bucket.combine([...names], object, { ifGenerationMatch: 0 }),
+      );
+      return false;
+    } catch (error) {
+      if (error instanceof GcpError && error.status === 412) return true;
+      throw error;
+    }
+  }
+
+  /** No error when there is no such object. */
+  async remove(name: string, signal?: AbortSignal): Promise<void> {
+    await this.#try(`removing ${this.#what(name)}`, signal, () =>
+      this.#bucket.file(name).delete({ ignoreNotFound: true }),
+    );
+  }
+
+  /** Objects whose name begins so, in order of their names. */
+  async *list(prefix: string, signal?: AbortSignal): AsyncGenerator<GcsObject> {
+    let pageToken: string | undefined;
+    do {
+      const [files, next] = await this.#try(`list of gs://${this.name}`, signal, () =>
+        this.#bucket.getFiles({
+          prefix,
+          autoPaginate: false,
+          maxResults: 1000,
+          ...(pageToken === undefined ? {} : { pageToken }),
+        }),
+      );
+      for (const file of files) yield objectOf(file.metadata, file.name);
+      pageToken = (next as { pageToken?: string } | null)?.pageToken;
+    } while (pageToken !== undefined);
+  }
+
+  /** Folders right below a prefix that ends with a slash or is empty, without the slash, in order. */
+  async *folders(prefix: string, signal?: AbortSignal): AsyncGenerator<string> {
+    let pageToken: string | undefined;
+    do {
+      const [, next, told] = await this.#try(`list of gs://${this.name}`, signal, () =>
+        this.#bucket.getFiles({
+          prefix,
+          delimiter: '/',
+          autoPaginate: false,
+          ...(pageToken === undefined ? {} : { pageToken }),
+        }),
+      );
+      const { prefixes } = (told ?? {}) as { prefixes?: string[] };
+      for (const found of prefixes ?? []) yield found.slice(prefix.length, -1);
+      pageToken = (next as { pageToken?: string } | null)?.pageToken;
+    } while (pageToken !== undefined);
+  }
+
+  /** Proves that objects can be made and removed, with one of a few bytes that is gone after. */
+  async probe(name: string, signal?: AbortSignal): Promise<void> {
+    const content = Buffer.from('port-image');
+    await withRetries(
+      () =>
+        this.put({
+          name,
+          content: async function* () {
+            yield content;
+          },
+          bytes: content.length,
+          contentType: 'text/plain',
+          signal,
+        }),
+      { signal },
+    ).catch((error: unknown) => {
+      if (!(error instanceof GcpError) || error.status !== 404) throw error;
+      throw new PortError(
+        'CLOUD_REFUSED',
+        `there is no bucket ${this.name}, or it is not shown to this login`,
+        {
+          cause: error,
+          hint: `gcloud storage buckets create gs://${this.name}`,
+        },
+      );
+    });
+    await this.remove(name, signal);
+  }
+
+  async close(): Promise<void> {
+    await this.#http.close();
+  }
+}

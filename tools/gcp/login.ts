@@ -1,0 +1,54 @@
+/** Who we are to Google: application default credentials, and where its services are. */
+import type { Storage } from '@google-cloud/storage';
+import type { GoogleAuth } from 'google-auth-library';
+import { PortError } from '../../core/errors.ts';
+
+const SCOPE = 'https://www.googleapis.com/auth/cloud-platform';
+
+/**
+ * An address that replaces a service of Google's, for its emulators. Throws USAGE for one that is neither https nor on
+ * this machine: nothing else may see a token.
+ */
+export function checkEndpoint(endpoint: string): string {
+  const url = URL.canParse(endpoint) ? new URL(endpoint) : undefined;
+  const isLoopback = url !== undefined && /^(127(\.\d{1,3}){3}|\[::1\]|localhost)$/.test(url.hostname);
+  const isFine = url?.protocol === 'https:' || (url?.protocol === 'http:' && isLoopback);
+  if (url === undefined || !isFine || url.username !== '' || url.search !== '') {
+    throw new PortError('USAGE', 'an endpoint is an https address, or an http address of this machine');
+  }
+  return endpoint.replace(/\/+$/, '');
+}
+
+/** The login of this user. Reads nothing yet; each request reads, fetches and renews what it needs. */
+export async function googleAuth(project?: string): Promise<GoogleAuth> {
+  // not loaded by the many runs that do not go to Google
+  const { GoogleAuth } = await import('google-auth-library');
+  return new GoogleAuth({
+    scopes: [SCOPE],
+    // a token may be revoked, or this clock may be wrong
+    clientOptions: { forceRefreshOnFailure: true },
+    ...(project === undefined ? {} : { projectId: project }),
+  });
+}
+
+/** Cloud Storage. A loopback `endpoint` is asked without a login, as emulators want it. */
+export async function openStorage(options: {
+  project?: string | undefined;
+  endpoint?: string | undefined;
+  auth?: GoogleAuth | undefined;
+}): Promise<Storage> {
+  const { Storage } = await import('@google-cloud/storage');
+  const { project, endpoint, auth } = options;
+  return new Storage({
+    ...(project === undefined ? {} : { projectId: project }),
+    ...(auth === undefined ? {} : { authClient: auth }),
+    ...(endpoint === undefined
+      ? {}
+      : {
+          apiEndpoint: checkEndpoint(endpoint),
+          useAuthWithCustomEndpoint: endpoint.startsWith('https:'),
+        }),
+    // ours are the attempts and the pauses
+    retryOptions: { autoRetry: false },
+  });
+}
