@@ -310,6 +310,30 @@ export async function map(image: ImageRef, options: QemuImgOptions = {}): Promis
   return extents;
 }
 
+/**
+ * Parts of the disk an overlay itself stores, its backing file left out. Throws PROGRAM_FAILED.
+ */
+export async function ownData(
+  overlay: ImageRef,
+  options: QemuImgOptions = {},
+): Promise<{ startBytes: number; lengthBytes: number }[]> {
+  const args = ['map', '--output=json', '-f', overlay.format, absolute(overlay.path)];
+  const extents: { startBytes: number; lengthBytes: number }[] = [];
+  let rest = '';
+  const line = /"start": (\d+), "length": (\d+), "depth": 0,.*"data": true/;
+  const take = (text: string) => {
+    const lines = (rest + text).split('\n');
+    rest = lines.pop() ?? '';
+    for (const entry of lines) {
+      const found = line.exec(entry);
+      if (found) extents.push({ startBytes: Number(found[1]), lengthBytes: Number(found[2]) });
+    }
+  };
+  await run('qemu-img', args, { ...common(options), onStdout: take });
+  take('\n');
+  return extents;
+}
+
 function addExtent(extents: MapExtent[], found: RegExpExecArray | null): void {
   if (!found) return;
   const startBytes = Number(found[1]);
@@ -321,6 +345,22 @@ function addExtent(extents: MapExtent[], found: RegExpExecArray | null): void {
   } else {
     extents.push({ startBytes, lengthBytes, data });
   }
+}
+
+/**
+ * Copies a part of what a guest would see into a raw file; must lie inside the disk, on whole sectors. The backing chain is
+ * read too. Throws PROGRAM_FAILED.
+ */
+export async function readRange(
+  image: ImageRef,
+  range: { startBytes: number; lengthBytes: number },
+  target: string,
+  options: QemuImgOptions = {},
+): Promise<void> {
+  const part = `driver=raw,offset=${range.startBytes},size=${range.lengthBytes}`;
+  const disk = `file.driver=${image.format},file.file.driver=file,file.file.filename=${absolute(image.path).replaceAll(',', ',,')}`;
+  const args = ['convert', '--image-opts', '-O', 'raw', `${part},${disk}`, absolute(target)];
+  await run('qemu-img', args, common(options));
 }
 
 /**

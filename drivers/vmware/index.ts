@@ -9,7 +9,8 @@ export const vmware: Platform = {
   image: {
     format: 'vmdk',
     extension: 'ova',
-    formatOptions: { subformat: 'streamOptimized', adapter_type: 'lsilogic' },
+    // hwversion: as in the descriptor (tools/ova); lsilogic is the adapter type of disks on a paravirtual controller too.
+    formatOptions: { subformat: 'streamOptimized', adapter_type: 'lsilogic', hwversion: '13' },
     container: 'ova',
     alignBytes: MIB,
     maxBytes: 62 * TIB,

@@ -3,34 +3,47 @@ import * as z from 'zod';
 import { PortError } from '../../core/errors.ts';
 import { requireFreeSpace } from '../../core/files.ts';
 import { Request } from '../../core/request.ts';
-import { formatBytes } from '../../core/sizes.ts';
+import { formatBytes, roundUp } from '../../core/sizes.ts';
 import type { Stage, StageContext } from '../../core/stage.ts';
 import { printable } from '../../core/text.ts';
 import type { Artifact } from '../../core/types.ts';
 import { workDisks } from '../../core/work-disks.ts';
+import { DISKS_PER_CONTROLLER } from '../../tools/ova/descriptor.ts';
+import { disksToEncode } from './job.ts';
 import { type EncodePlan, neededBytes, type Output, planOutputs } from './plan.ts';
-import { encodeOutput } from './run.ts';
+import { encodeAll } from './run.ts';
 
 const Options = z.object({ encoding: Request.shape.encoding, compare: Request.shape.compare });
 
+/** Four SCSI controllers of a machine, 15 disks each. */
+const OVA_DISKS = 4 * DISKS_PER_CONTROLLER;
+
 function refuseTooLarge(ctx: StageContext): void {
-  for (const { index, id } of workDisks(ctx.paths, ctx.facts)) {
-    const bytes = ctx.facts.disks[index]?.virtualBytes ?? 0;
-    for (const platform of ctx.platforms) {
-      const { maxBytes } = platform.image;
-      if (maxBytes === undefined || bytes <= maxBytes) continue;
+  const disks = workDisks(ctx.paths, ctx.facts);
+  const hint = 'shrink the disk first or leave this platform out of --to';
+  for (const { title, image } of ctx.platforms) {
+    const { maxBytes, alignBytes, container } = image;
+    if (container === 'ova' && disks.length > OVA_DISKS) {
       throw new PortError(
         'USAGE',
-        `${printable(id)} has ${formatBytes(bytes)}, ${platform.title} takes at most ${formatBytes(maxBytes)}`,
-        { hint: 'shrink the disk first or leave this platform out of --to' },
+        `${title} takes at most ${OVA_DISKS} disks, this machine has ${disks.length}`,
       );
+    }
+    for (const { index, id } of disks) {
+      const bytes = roundUp(ctx.facts.disks[index]?.virtualBytes ?? 0, alignBytes);
+      if (maxBytes === undefined || bytes <= maxBytes) continue;
+      const text = `${printable(id)} has ${formatBytes(bytes)}, ${title} takes at most ${formatBytes(maxBytes)}`;
+      throw new PortError('USAGE', text, { hint });
     }
   }
 }
 
+const CONTAINER_NAMES = { 'gce-tar': 'a tar.gz', ova: 'an OVA' } as const;
+
 /** Why there is an image of this disk. */
 function whyOf(ctx: StageContext, output: Output): string {
-  const why = `${output.format} image for ${output.platforms.join(', ')}`;
+  const inside = output.container === undefined ? '' : ` in ${CONTAINER_NAMES[output.container]}`;
+  const why = `${output.format} image${inside} for ${output.platforms.join(', ')}`;
   if (output.disk === undefined) return why;
   const disk = ctx.facts.disks.find((d) => d.id === output.disk);
   const index = disk === undefined ? -1 : ctx.facts.disks.indexOf(disk);
@@ -49,7 +62,7 @@ async function plan(ctx: StageContext): Promise<EncodePlan> {
   const outputs = workDisks(ctx.paths, ctx.facts).flatMap(({ id, boots }) =>
     planOutputs(ctx.request, ctx.platforms, boots ? undefined : id),
   );
-  const needed = neededBytes(outputs, ctx.facts, ctx.request.strip);
+  const needed = neededBytes(outputs, ctx.facts, ctx.request);
   await requireFreeSpace(ctx.paths.dir, needed, 'writing the images');
   for (const output of outputs) {
     ctx.change({
@@ -61,11 +74,21 @@ async function plan(ctx: StageContext): Promise<EncodePlan> {
   return { outputs, neededBytes: needed };
 }
 
-async function run(ctx: StageContext, { outputs }: EncodePlan): Promise<Artifact[]> {
-  const artifacts: Artifact[] = [];
-  // one after the other: each conversion keeps every core and the disk busy
-  for (const output of outputs) artifacts.push(...(await encodeOutput(ctx, output)));
-  return artifacts;
+function run(ctx: StageContext, { outputs }: EncodePlan): Promise<Artifact[]> {
+  const { request, paths, facts, signal, log } = ctx;
+  return encodeAll(
+    {
+      request,
+      paths,
+      facts,
+      signal,
+      log,
+      progress: (event) => ctx.progress(event),
+      warn: (text) => ctx.warn(text),
+      disks: disksToEncode(ctx),
+    },
+    outputs,
+  );
 }
 
 /** Writes, checks and compares the images. Result: one artifact per platform. */

@@ -56,7 +56,11 @@ describe('planOutputs', () => {
   });
 
   test('the encoding changes qcow2 only', () => {
-    const vhd = platform('azure', { format: 'vpc', extension: 'vhd' });
+    const vhd = platform('azure', {
+      format: 'vpc',
+      extension: 'vhd',
+      formatOptions: { subformat: 'fixed', force_size: 'on' },
+    });
     expect(planOutputs(request({ encoding: 'raw' }), [platform('a'), vhd])).toMatchObject([
       { file: 'web.raw', format: 'raw', compress: false },
       { file: 'web.vhd', format: 'vpc', formatOptions: { subformat: 'fixed' } },
@@ -69,6 +73,7 @@ describe.skipIf(requires('qemu-img'))('encode', () => {
   const base = path.join(dir, 'base.raw');
   const work = path.join(dir, 'work.qcow2');
   const out = path.join(dir, 'out');
+  const tmp = path.join(dir, 'tmp');
   const progress: Progress[] = [];
   // an odd size, so that the result must be padded
   const virtualBytes = 20 * MIB + 512;
@@ -83,7 +88,7 @@ describe.skipIf(requires('qemu-img'))('encode', () => {
     } as unknown as Facts;
     return {
       request: request(more),
-      paths: { dir, work, out },
+      paths: { dir, work, out, tmp },
       platforms,
       facts,
       signal: new AbortController().signal,
@@ -97,6 +102,7 @@ describe.skipIf(requires('qemu-img'))('encode', () => {
 
   beforeAll(async () => {
     await fs.mkdir(out);
+    await fs.mkdir(tmp);
     await fs.writeFile(base, Buffer.alloc(3 * MIB, 'a server disk '));
     await fs.truncate(base, virtualBytes);
     await qemuImg.createOverlay({ path: base, format: 'raw' }, work);
