@@ -5,6 +5,7 @@ import type { Request } from '../../core/request.ts';
 import { printable } from '../../core/text.ts';
 import { cloudName, loadCloud } from '../../tools/openstack/config.ts';
 import { CloudSession } from '../../tools/openstack/session.ts';
+import { AzureStore } from './azure.ts';
 import { FileStore } from './file.ts';
 import type { Store } from './store.ts';
 import { SwiftStore } from './swift.ts';
@@ -18,6 +19,7 @@ export interface StoreOptions {
 
 const KINDS: Readonly<Record<string, (url: string, options: StoreOptions) => Store>> = {
   file: (url) => new FileStore(url.startsWith('file://') ? fileURLToPath(url) : url.slice('file:'.length)),
+  azure: (url) => new AzureStore(url.slice('azure:'.length)),
   swift: (url, { cloud, signal }) =>
     new SwiftStore(url.slice('swift:'.length), {
       open: async () => {

@@ -88,8 +88,8 @@ function explain(
 /** An error of an SDK as ours; signatures never come along. `what` says what was being done. */
 export function azureError(error: unknown, what: string, signal?: AbortSignal): PortError {
   if (error instanceof PortError) return error;
-  if (signal?.aborted === true || (error as Error).name === 'AbortError')
-    return new PortError('INTERRUPTED', 'interrupted', { cause: error });
+  // An AbortError without it is how the SDK tells a connection that broke off.
+  if (signal?.aborted === true) return new PortError('INTERRUPTED', 'interrupted', { cause: error });
   const service = error as ServiceError;
   const status = statusOf(error);
   const code = codeOf(error);
