@@ -7,12 +7,19 @@ import { azureUploader } from './azure/uploader.ts';
 import { gcpUploader } from './gcp/uploader.ts';
 import { openstackUploader } from './openstack/uploader.ts';
 import { vmwareUploader } from './vmware/uploader.ts';
+import { xenUploader } from './xen/uploader.ts';
 
 // biome-ignore lint/suspicious/noExplicitAny: each client has options and a plan of its own, known only to itself
 type AnyUploader = Uploader<any, any>;
 
 /** Known clients, in the order of the platforms. */
-export const uploaders: readonly AnyUploader[] = [openstackUploader, azureUploader, vmwareUploader];
+export const uploaders: readonly AnyUploader[] = [
+  openstackUploader,
+  azureUploader,
+  gcpUploader,
+  vmwareUploader,
+  xenUploader,
+];
 
 /** The client of a platform. Throws USAGE for a platform that takes files only. */
 export function uploaderOf(platform: string): AnyUploader {
