@@ -36,6 +36,8 @@ export interface GuestNeeds {
   kernelArguments: readonly string[];
   /** Package roles to install, mapped to names by the distribution family. */
   agents: readonly AgentRole[];
+  /** Roles that only a template gets: they change who may log in, which a moved server decides itself. */
+  templateAgents?: readonly AgentRole[];
   /** cloud-init datasources in order. */
   datasources: readonly string[];
   /** Clocks chrony is given on this platform. */

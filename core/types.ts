@@ -95,6 +95,18 @@ export interface Artifact {
   sha512?: string;
 }
 
+/** Where a kernel of the image has a module the platforms ask for. */
+export interface ModuleListing {
+  /** As in /lib/modules/VERSION. */
+  kernel: string;
+  /** With `_`. */
+  module: string;
+  /** `initramfs` counts more than `image` (/lib/modules); `builtin` is in the kernel itself. */
+  where: 'initramfs' | 'image' | 'builtin' | 'missing';
+  /** Modules it needs that are not where it is. */
+  lackingDependencies: string[];
+}
+
 /** One claim checked by the verification boot. */
 export interface Check {
   name: string;

@@ -30,6 +30,8 @@ export interface ResolveOptions {
   tmpDir: string;
   signal: AbortSignal;
   log: Log;
+  /** Of the names, those that are left out with a warning when the sources do not have them or they do not fit. */
+  optional?: readonly string[];
   /** Tells the user something (a source left out, old lists used). */
   warn?: (text: string) => void;
 }
@@ -62,7 +64,11 @@ export interface Family {
   /** Package names of a role, or [] when the family has none. */
   packagesFor(role: AgentRole, facts: Facts): readonly string[];
   /** Resolves against the guest's own package database and sources, on the host. Throws PACKAGES. */
-  resolvePackages(guest: GuestFiles, names: readonly string[], options: ResolveOptions): Promise<PackageSet>;
+  resolvePackages(
+    guest: GuestSession,
+    names: readonly string[],
+    options: ResolveOptions,
+  ): Promise<PackageSet>;
   /** Installs a set in the appliance, no services started, no initramfs rebuilt. Throws GUEST_BROKEN. */
   installPackages(guest: GuestSession, set: PackageSet, log: Log, signal?: AbortSignal): Promise<void>;
   /** Removes (not purges) packages with the guest's own tool. Throws GUEST_BROKEN. */

@@ -20,7 +20,9 @@ export const gcp: Platform = {
     networkModules: ['virtio_net'],
     optionalModules: ['gve', 'idpf', 'virtio_rng', 'virtio_balloon'],
     kernelArguments: ['console=ttyS0,115200', 'net.ifnames=0'],
-    agents: ['cloud-init', 'growpart', 'fetch', 'google-guest-agent', 'google-oslogin'],
+    agents: ['cloud-init', 'growpart', 'fetch', 'google-guest-agent'],
+    // It puts itself into NSS, PAM and sshd.
+    templateAgents: ['google-oslogin'],
     datasources: ['GCE', 'None'],
     clocks: [{ kind: 'server', address: 'metadata.google.internal', options: 'prefer iburst' }],
   },

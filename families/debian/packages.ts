@@ -90,7 +90,9 @@ async function fromPool(
     force: true,
     warn: (text) => options.log.debug('offline pool', { text }),
   });
-  const actions = judge(await aptSolve(root, wanted), status, options);
+  const names = await withoutUnfit(root, wanted, options);
+  if (names.length === 0) return { files: [], packages: [] };
+  const actions = judge(await aptSolve(root, names), status, options);
   const found = actions.map((action) => {
     const entry = pool.find(
       (p) => p.name === action.name && p.version === action.version && p.architecture === action.architecture,
@@ -140,12 +142,42 @@ async function fromSources(
   }
 }
 
+/**
+ * Optional packages one by one: what the release does not have, or what would push something out of the guest, is left
+ * out. Agents of one platform must not cost the others their image.
+ */
+async function withoutUnfit(
+  root: AptRoot,
+  names: readonly string[],
+  options: ResolveOptions,
+): Promise<string[]> {
+  const kept: string[] = [];
+  for (const name of names) {
+    const unfit = options.optional?.includes(name) === true ? await whyUnfit(root, name) : undefined;
+    if (unfit === undefined) kept.push(name);
+    else options.warn?.(`${name} is left out: ${unfit}`);
+  }
+  return kept;
+}
+
+async function whyUnfit(root: AptRoot, name: string): Promise<string | undefined> {
+  try {
+    const removed = (await aptSolve(root, [name])).filter((a) => a.action === 'remove').map((a) => a.name);
+    return removed.length === 0 ? undefined : `it would remove ${few(removed)} from the guest`;
+  } catch (error) {
+    if (error instanceof PortError && error.code === 'PACKAGES' && !error.temporary) return error.message;
+    throw error;
+  }
+}
+
 async function solveAndFetch(
   root: AptRoot,
-  wanted: readonly string[],
+  asked: readonly string[],
   status: DpkgStatus,
   options: ResolveOptions,
 ): Promise<PackageSet> {
+  const wanted = await withoutUnfit(root, asked, options);
+  if (wanted.length === 0) return { files: [], packages: [] };
   const actions = judge(await aptSolve(root, wanted), status, options);
   const uris = await aptUris(root, wanted);
   const files = await fetchAll(root, wanted, uris, options);

@@ -5,12 +5,14 @@ import * as z from 'zod';
 import { PortError } from '../../core/errors.ts';
 import type { Facts } from '../../core/facts.ts';
 import { makeDir } from '../../core/files.ts';
+import type { AgentRole } from '../../core/platform.ts';
 import { formatBytes, MIB } from '../../core/sizes.ts';
 import type { Stage, StageContext } from '../../core/stage.ts';
 import { withoutSecrets } from '../../core/text.ts';
 import { applyEdits, recordEdits, textEdit } from '../../families/edits.ts';
 import type { FileEdit, PackageSet } from '../../families/family.ts';
 import { familyOf } from '../../families/registry.ts';
+import { agentEdits } from './agents.ts';
 import { ASIDE, type Blocker, findBlockers, UNITS } from './blockers.ts';
 import { CONFIG_PATH, hostKeyTypes, mergeDatasources, renderConfig } from './config.ts';
 
@@ -45,6 +47,22 @@ export function packageCache(): string {
 /** Name of the account cloud-init would create. */
 const DEFAULT_USER: Readonly<Record<string, string>> = { debian: 'debian', ubuntu: 'ubuntu' };
 
+/** Without these a conversion is not what was promised; agents of one platform may be missing. */
+const NEEDED_ROLES: ReadonlySet<AgentRole> = new Set<AgentRole>([
+  'cloud-init',
+  'growpart',
+  'fetch',
+  'qemu-guest-agent',
+]);
+
+function rolesOf({ platforms, request }: StageContext): AgentRole[] {
+  const roles = platforms.flatMap(({ needs }) => [
+    ...needs.agents,
+    ...(request.generalize ? (needs.templateAgents ?? []) : []),
+  ]);
+  return [...new Set(roles)];
+}
+
 async function makePlan(ctx: StageContext): Promise<CloudInitPlan> {
   const { facts, request } = ctx;
   const family = familyOf(facts.os);
@@ -52,14 +70,23 @@ async function makePlan(ctx: StageContext): Promise<CloudInitPlan> {
     ctx.warn(
       `the guest starts with ${facts.os.init}; the order of cloud-init's steps is only tested with systemd`,
     );
-  const roles = [...new Set(ctx.platforms.flatMap((p) => p.needs.agents))];
-  const names = [...new Set(roles.flatMap((role) => family.packagesFor(role, facts)))];
+  const roles = rolesOf(ctx);
+  const namesOf = (list: readonly AgentRole[]) => [
+    ...new Set(list.flatMap((role) => family.packagesFor(role, facts))),
+  ];
+  for (const role of roles) {
+    if (family.packagesFor(role, facts).length > 0) continue;
+    ctx.warn(`${facts.os.productName || facts.os.distro} has no package for ${role}`);
+  }
+  const needed = namesOf(roles.filter((role) => NEEDED_ROLES.has(role)));
+  const names = namesOf(roles);
   const cacheDir = packageCache();
   await makeDir(cacheDir);
   await makeDir(ctx.paths.tmp);
   ctx.progress({ text: 'resolving packages' });
   const set = await family.resolvePackages(ctx.guest, names, {
     offlinePool: request.packages,
+    optional: names.filter((name) => !needed.includes(name)),
     cacheDir,
     tmpDir: ctx.paths.tmp,
     signal: ctx.signal,
@@ -223,7 +250,10 @@ export const stage: Stage<CloudInitPlan, CloudInitResult> = {
     for (const blocker of blockers) await clear(ctx, blocker);
     for (const text of warnings) ctx.warn(text);
     if (plan.hadCloudInit) await resetState(ctx);
-    await applyEdits(ctx, await configEdit(ctx, plan.datasources));
+    await applyEdits(ctx, [
+      ...(await configEdit(ctx, plan.datasources)),
+      ...(await agentEdits(guest, rolesOf(ctx))),
+    ]);
     await enableUnits(ctx);
     return {
       packages: plan.set.packages.map(({ name, version, requested, replaces }) => ({

@@ -1,6 +1,7 @@
 /** Makes the guest find its disks, its console and its way to boot on every chosen platform. */
 import * as z from 'zod';
 import type { Stage, StageContext } from '../../core/stage.ts';
+import type { ModuleListing } from '../../core/types.ts';
 import { applyEdits, mergeEdits, recordEdits } from '../../families/edits.ts';
 import type { FileEdit } from '../../families/family.ts';
 import { familyOf } from '../../families/registry.ts';
@@ -8,6 +9,7 @@ import { agentsToRemove } from './agents.ts';
 import { bootloaderEdits } from './bootloader.ts';
 import { deviceEdits } from './device-edits.ts';
 import { copyFallbackLoader, type LoaderCopy, planFallbackLoader, recordCopies } from './fallback-loader.ts';
+import { listModules } from './listings.ts';
 import { type KernelPlan, planKernels, uniteNeeds } from './needs.ts';
 import { type RebuiltInitramfs, rebuildLacking, requireBootSpace } from './rebuild.ts';
 
@@ -27,6 +29,8 @@ export interface GuestDriversResult {
   untouched: string[];
   removed: string[];
   kernelArguments: string[];
+  /** What the finished image has of each module the platforms ask for. */
+  listings: ModuleListing[];
 }
 
 async function makePlan(ctx: StageContext, warn: (text: string) => void): Promise<GuestDriversPlan> {
@@ -37,7 +41,7 @@ async function makePlan(ctx: StageContext, warn: (text: string) => void): Promis
   const loaders = await planFallbackLoader(guest, facts);
   const devices = await deviceEdits(guest, facts);
   for (const text of devices.warnings) warn(text);
-  const modules = [...needs.storageModules, ...needs.networkModules];
+  const modules = [...needs.storageModules, ...needs.storageExtras, ...needs.networkModules];
   const edits = [
     ...devices.edits,
     ...(await bootloaderEdits(guest, facts, needs, devices.names, warn)),
@@ -90,9 +94,11 @@ export const stage: Stage<GuestDriversPlan, GuestDriversResult> = {
     await applyEdits(ctx, now.edits);
     await copyFallbackLoader(ctx, plan.loaders);
     recordRest(ctx, plan);
-    const rebuilt = await rebuildLacking(ctx, family, plan.kernels);
+    const built = await rebuildLacking(ctx, family, plan.kernels);
+    const listings = await listModules(ctx, plan.kernels, built);
     return {
-      rebuilt,
+      rebuilt: built.map(({ allModules: _, ...proof }) => proof),
+      listings,
       untouched: plan.kernels.filter((k) => k.lacking.length === 0).map((k) => k.version),
       removed: plan.remove,
       kernelArguments: uniteNeeds(ctx.platforms).kernelArguments,

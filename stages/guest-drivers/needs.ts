@@ -7,12 +7,16 @@ import { hasSerialConsole, uniteArguments } from '../../tools/kernel-arguments.t
 /** The union over platforms; module names with `_`. */
 export interface UnitedNeeds {
   storageModules: string[];
+  /** Put into the initramfs of every kernel that has them. */
+  storageExtras: string[];
   networkModules: string[];
   optionalModules: string[];
   kernelArguments: string[];
   agents: AgentRole[];
   /** Kernel messages should be seen on a serial line. */
   serialConsole: boolean;
+  /** Titles of the platforms that ask for a storage or network module, by module. */
+  askedBy: ReadonlyMap<string, readonly string[]>;
 }
 
 const fold = (names: readonly string[]) => names.map((n) => n.replaceAll('-', '_'));
@@ -24,12 +28,29 @@ export function uniteNeeds(platforms: readonly Platform[]): UnitedNeeds {
   const kernelArguments = uniteArguments(needs.map((n) => n.kernelArguments));
   return {
     storageModules: unite(needs.map((n) => fold(n.storageModules))),
+    storageExtras: unite(needs.map((n) => fold(n.storageExtras ?? []))),
     networkModules: unite(needs.map((n) => fold(n.networkModules))),
     optionalModules: unite(needs.map((n) => fold(n.optionalModules))),
     kernelArguments,
     agents: unite(needs.map((n) => n.agents)),
     serialConsole: hasSerialConsole(kernelArguments),
+    askedBy: askers(platforms),
   };
+}
+
+function askers(platforms: readonly Platform[]): Map<string, string[]> {
+  const by = new Map<string, string[]>();
+  for (const { title, needs } of platforms) {
+    for (const name of fold([...needs.storageModules, ...needs.networkModules])) {
+      by.set(name, [...(by.get(name) ?? []), title]);
+    }
+  }
+  return by;
+}
+
+/** `nvme (Amazon EC2)`, so that the user sees which platform to leave out. */
+function named(modules: readonly string[], { askedBy }: UnitedNeeds): string {
+  return modules.map((m) => `${m} (${askedBy.get(m)?.join(', ') ?? ''})`).join(', ');
 }
 
 /** What one kernel means for the conversion. */
@@ -60,9 +81,9 @@ export function planKernels(facts: Facts, needs: UnitedNeeds, warn: (text: strin
     const has = (m: string) => kernel.builtin.includes(m) || kernel.modules.includes(m);
     const absent = needs.storageModules.filter((m) => !has(m));
     if (absent.length > 0) {
-      const text = `kernel ${kernel.version} has no ${absent.join(', ')}`;
+      const text = `kernel ${kernel.version} has no ${named(absent, needs)}`;
       if (isDefault) {
-        throw new PortError('GUEST_BROKEN', `${text}, which the target platforms need to find the disk`, {
+        throw new PortError('GUEST_BROKEN', `${text}, needed to find the disk there`, {
           hint: 'install a kernel that has it (such as linux-image-amd64), or choose other platforms',
         });
       }
@@ -70,13 +91,13 @@ export function planKernels(facts: Facts, needs: UnitedNeeds, warn: (text: strin
     }
     const noNetwork = needs.networkModules.filter((m) => !has(m));
     if (noNetwork.length > 0) {
-      const text = `kernel ${kernel.version} has no network driver ${noNetwork.join(', ')}`;
+      const text = `kernel ${kernel.version} has no network driver ${named(noNetwork, needs)}`;
       if (isDefault && noNetwork.length === needs.networkModules.length) {
         throw new PortError('GUEST_BROKEN', `${text}: no target platform's network would work`);
       }
       warn(text);
     }
-    const required = needs.storageModules.filter(
+    const required = unite([needs.storageModules, needs.storageExtras]).filter(
       (m) => kernel.modules.includes(m) && !kernel.builtin.includes(m),
     );
     const lacking = required.filter((m) => !kernel.initramfsModules.includes(m));

@@ -41,13 +41,18 @@ export function requireBootSpace(ctx: StageContext, kernels: readonly KernelPlan
   }
 }
 
+/** The proof with every module the initramfs holds, which is too long for the journal. */
+export interface BuiltInitramfs extends RebuiltInitramfs {
+  allModules: string[];
+}
+
 /** Rebuilds each kernel that lacks something. Throws GUEST_BROKEN naming kernel and modules. */
 export async function rebuildLacking(
   ctx: StageContext,
   family: Family,
   kernels: readonly KernelPlan[],
-): Promise<RebuiltInitramfs[]> {
-  const done: RebuiltInitramfs[] = [];
+): Promise<BuiltInitramfs[]> {
+  const done: BuiltInitramfs[] = [];
   for (const plan of kernels) {
     if (plan.lacking.length === 0) continue;
     const kernel = ctx.facts.kernels.find((k) => k.version === plan.version);
@@ -78,7 +83,7 @@ async function proveInitramfs(
   guestPath: string,
   plan: KernelPlan,
   repackLevel: number | undefined,
-): Promise<Omit<RebuiltInitramfs, 'seconds'>> {
+): Promise<Omit<BuiltInitramfs, 'seconds'>> {
   await fs.mkdir(ctx.paths.tmp, { recursive: true, mode: DIR_MODE });
   const built = path.join(ctx.paths.tmp, `initramfs-${process.pid}`);
   const packed = `${built}.packed`;
@@ -106,11 +111,19 @@ async function proveInitramfs(
     const { bytes, compression, modules } = listing;
     const wanted = ctx.platforms.flatMap(({ needs: n }) => [
       ...n.storageModules,
+      ...(n.storageExtras ?? []),
       ...n.networkModules,
       ...n.optionalModules,
     ]);
     const drivers = [...new Set(wanted)].filter((m) => modules.includes(m)).sort();
-    return { version: plan.version, modules: modules.length, drivers, bytes, compression };
+    return {
+      version: plan.version,
+      modules: modules.length,
+      drivers,
+      bytes,
+      compression,
+      allModules: modules,
+    };
   } finally {
     await fs.rm(built, { force: true });
     await fs.rm(packed, { force: true });
