@@ -12,9 +12,9 @@ export interface MatchTarget {
   architectures: readonly string[];
   firmware: readonly ('bios' | 'uefi')[];
   /** Disk hardware an instance may get; one kind the image has drivers for is enough. */
-  disks: readonly DiskBus[];
+  disks: readonly Hardware[];
   /** Network hardware, in the same way. */
-  nics: readonly BootProfile['nic'][];
+  nics: readonly Hardware[];
   /** Datasources of cloud-init that find this target's metadata; one is enough. */
   datasources: readonly string[];
   /** True when metadata can come on a disk of its own (config drive, NoCloud seed). */
@@ -24,6 +24,12 @@ export interface MatchTarget {
   /** Disk and memory of the chosen flavour, in bytes. */
   flavorDiskBytes?: number;
   flavorRamBytes?: number;
+}
+
+/** Hardware by what it is called, and the kernel modules that drive it, names with `_`. */
+export interface Hardware {
+  name: string;
+  modules: readonly string[];
 }
 
 /** Kinds of needs a target may leave unmet. */
@@ -94,6 +100,29 @@ const METADATA: Readonly<Record<BootProfile['metadata'], readonly string[]>> = {
   aliyun: ['AliYun'],
 };
 
+/** A bus by its name. */
+export function diskHardware(bus: DiskBus): Hardware {
+  return { name: bus, modules: DISK_MODULES[bus] };
+}
+
+/**
+ * The hardware of the verification boot where the platform itself has it. Where it only stands in (Azure has no IDE card of
+ * a network, EC2 no e1000), the drivers the platform asks for.
+ */
+function disksOf({ boot, needs }: Platform): Hardware[] {
+  const buses = typeof boot.disk === 'string' ? [boot.disk] : [...new Set(Object.values(boot.disk))];
+  const real = buses
+    .map(diskHardware)
+    .filter(({ modules }) => modules.every((m) => needs.storageModules.includes(m)));
+  return real.length > 0 ? real : [{ name: 'its disk', modules: needs.storageModules }];
+}
+
+function nicsOf({ boot, needs }: Platform): Hardware[] {
+  const modules = NIC_MODULES[boot.nic];
+  if (modules.every((m) => needs.networkModules.includes(m))) return [{ name: boot.nic, modules }];
+  return needs.networkModules.map((module) => ({ name: module, modules: [module] }));
+}
+
 /** What a platform offers, by its row alone. */
 export function targetOf(platform: Platform): MatchTarget {
   const { boot, image } = platform;
@@ -103,8 +132,8 @@ export function targetOf(platform: Platform): MatchTarget {
     name: platform.name,
     architectures: known.length === machines.length ? [...new Set(known)] : [],
     firmware: ['bios', 'uefi'],
-    disks: typeof boot.disk === 'string' ? [boot.disk] : [...new Set(Object.values(boot.disk))],
-    nics: [boot.nic],
+    disks: disksOf(platform),
+    nics: nicsOf(platform),
     datasources: METADATA[boot.metadata],
     metadataDisk: true,
     ...(image.maxBytes === undefined ? {} : { maxImageBytes: image.maxBytes }),
@@ -165,24 +194,20 @@ function machineNeeds({ facts }: Contract, target: MatchTarget): UnmetNeed[] {
 const fold = (names: readonly string[]): Set<string> => new Set(names.map((n) => n.replaceAll('-', '_')));
 
 /** For each kind of hardware what the image lacks; undefined when one kind lacks nothing. */
-function lacking<Kind extends string>(
-  kinds: readonly Kind[],
-  modules: Readonly<Record<Kind, readonly string[]>>,
-  has: ReadonlySet<string>,
-): string | undefined {
-  const gaps = kinds.map((kind) => ({ kind, missing: modules[kind].filter((m) => !has.has(m)) }));
+function lacking(kinds: readonly Hardware[], has: ReadonlySet<string>): string | undefined {
+  const gaps = kinds.map(({ name, modules }) => ({ name, missing: modules.filter((m) => !has.has(m)) }));
   if (gaps.some((g) => g.missing.length === 0)) return undefined;
-  return gaps.map((g) => `${g.kind} needs ${g.missing.join(', ')}`).join('; ') || 'no hardware is known';
+  return gaps.map((g) => `${g.name} needs ${g.missing.join(', ')}`).join('; ') || 'no hardware is known';
 }
 
 function driverNeeds({ facts }: Contract, target: MatchTarget): UnmetNeed[] {
   const unmet: UnmetNeed[] = [];
   const hint = `convert the server with --to ${target.name}`;
   const early = fold(facts.drivers);
-  const disk = lacking(target.disks, DISK_MODULES, early);
+  const disk = lacking(target.disks, early);
   if (disk !== undefined)
     unmet.push({ need: 'storage-driver', detail: `not in every initramfs of the image: ${disk}`, hint });
-  const nic = lacking(target.nics, NIC_MODULES, fold([...facts.drivers, ...(facts.networkDrivers ?? [])]));
+  const nic = lacking(target.nics, fold([...facts.drivers, ...(facts.networkDrivers ?? [])]));
   if (nic !== undefined)
     unmet.push({ need: 'network-driver', detail: `not in every kernel of the image: ${nic}`, hint });
   return unmet;

@@ -7,7 +7,13 @@ import { GIB, MIB } from '../../core/sizes.ts';
 import { openstack } from '../../drivers/openstack/index.ts';
 import { qemu } from '../../drivers/qemu/index.ts';
 import { platforms } from '../../drivers/registry.ts';
-import { type MatchTarget, matchContract, NEED_KINDS, targetOf } from '../../pipeline/contract/match.ts';
+import {
+  diskHardware,
+  type MatchTarget,
+  matchContract,
+  NEED_KINDS,
+  targetOf,
+} from '../../pipeline/contract/match.ts';
 import { parseProvision } from '../../pipeline/contract/provision.ts';
 import { makeContext, sampleFacts, TreeSession } from '../support/tree-guest.ts';
 
@@ -76,9 +82,17 @@ const changes: [need: (typeof NEED_KINDS)[number], what: RegExp, change: Change]
     /virtio_blk/,
     (c) => (c.facts.drivers = c.facts.drivers.filter((d) => d !== 'virtio_blk')),
   ],
-  ['storage-driver', /nvme/, (_, t) => (t.disks = ['nvme'])],
+  ['storage-driver', /nvme/, (_, t) => (t.disks = [diskHardware('nvme')])],
   ['network-driver', /virtio_net/, (c) => (c.facts.networkDrivers = [])],
-  ['network-driver', /vmxnet3/, (_, t) => (t.nics = ['vmxnet3', 'e1000'])],
+  [
+    'network-driver',
+    /vmxnet3/,
+    (_, t) =>
+      (t.nics = [
+        { name: 'vmxnet3', modules: ['vmxnet3'] },
+        { name: 'e1000', modules: ['e1000'] },
+      ]),
+  ],
   ['datasource', /ConfigDrive.*NoCloud/, (c) => (c.facts.datasources = ['NoCloud', 'None'])],
   ['config-drive', /metadata disk/, (c, t) => ([c.needs.configDrive, t.metadataDisk] = ['mandatory', false])],
   ['image-size', /1025 GiB.*1024 GiB/, (c) => (c.needs.minDiskGiB = 1025)],
@@ -109,9 +123,8 @@ describe('each need that is not met is named, alone', () => {
 
 test('one kind of hardware the image has drivers for is enough, in whatever spelling and order', () => {
   const drivers = [...contractFor([openstack]).facts.drivers, 'nvme'];
-  const hardware = fc.subarray(['virtio-blk', 'virtio-scsi', 'nvme', 'ahci', 'ide'] as const, {
-    minLength: 1,
-  });
+  const buses = ['virtio-blk', 'virtio-scsi', 'nvme', 'ahci', 'ide'] as const;
+  const hardware = fc.subarray(buses.map(diskHardware), { minLength: 1 });
   fc.assert(
     fc.property(hardware, fc.subarray(drivers), fc.shuffledSubarray(drivers), (disks, has, more) => {
       const contract = contractFor([openstack]);
