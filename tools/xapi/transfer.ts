@@ -12,6 +12,8 @@ import { connectionError, open, responseOf } from './http.ts';
 import { type XapiSession, xapiError } from './session.ts';
 
 const POLL_MS = 1000;
+/** A host that answers only after the body gets it after so long. */
+const EARLY_MS = 5000;
 /** A host that has every byte answers within it; it may still write to slow storage. */
 const FINISH_MS = 60 * 60_000;
 
@@ -56,18 +58,19 @@ export async function importVdi(
         next(null, chunk);
       },
     });
-    const answered = responseOf(request).then(async (response) => {
+    const answered = responseOf(request);
+    request.flushHeaders();
+    // A redirect or refusal is read before the body is sent: it would be lost with the connection the host then closes.
+    const early = await Promise.race([answered, pause(EARLY_MS, session.signal)]);
+    if (early !== undefined) requireOk(early);
+    const drained = answered.then(async (response) => {
       requireOk(response);
       for await (const _ of response); // the host closes when it is done
     });
     const ends = await Promise.allSettled([
       pipeline(createReadStream(file.path, { highWaterMark: 1024 ** 2 }), count, request),
-      answered,
+      drained,
     ]);
-    const [, answer] = ends;
-    if (answer.status === 'rejected' && answer.reason instanceof PortError && !answer.reason.temporary) {
-      throw answer.reason;
-    }
     // What the task says is better than a connection that was closed in the middle.
     await finished(session, task, ends.find((e) => e.status === 'rejected')?.reason);
   });
