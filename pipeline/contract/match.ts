@@ -106,8 +106,8 @@ export function diskHardware(bus: DiskBus): Hardware {
 }
 
 /**
- * The hardware of the verification boot where the platform itself has it. Where it only stands in (Azure has no IDE card of
- * a network, EC2 no e1000), the drivers the platform asks for.
+ * The hardware of the verification boot where the platform itself has it. Where it only stands in (EC2 and Azure have
+ * no e1000), the drivers the platform asks for.
  */
 function disksOf({ boot, needs }: Platform): Hardware[] {
   const buses = typeof boot.disk === 'string' ? [boot.disk] : [...new Set(Object.values(boot.disk))];
@@ -120,7 +120,8 @@ function disksOf({ boot, needs }: Platform): Hardware[] {
 function nicsOf({ boot, needs }: Platform): Hardware[] {
   const modules = NIC_MODULES[boot.nic];
   if (modules.every((m) => needs.networkModules.includes(m))) return [{ name: boot.nic, modules }];
-  return needs.networkModules.map((module) => ({ name: module, modules: [module] }));
+  // The first is the usual card; the others are of older or rarer types of instance.
+  return needs.networkModules.slice(0, 1).map((module) => ({ name: module, modules: [module] }));
 }
 
 /** What a platform offers, by its row alone. */

@@ -175,6 +175,33 @@ test('platforms that hand metadata over in different ways', () => {
   expect(unmet(contractFor([openstack, qemu]), targetOf(qemu))).toEqual([]);
 });
 
+test('a platform asks for its own drivers where the hardware of the verification boot only stands in', () => {
+  const row = (name: string) => {
+    const platform = platforms.find((p) => p.name === name);
+    if (platform === undefined) throw new Error(name);
+    return platform;
+  };
+  const names = (list: readonly Hardware[]) => list.map((h) => h.modules.join('+'));
+  const hardware = Object.fromEntries(
+    ['aws', 'azure', 'hyperv', 'xen', 'vmware', 'gcp'].map((name) => {
+      const { disks, nics } = targetOf(row(name));
+      return [name, [...names(disks), ...names(nics)]];
+    }),
+  );
+  expect(hardware).toEqual({
+    aws: ['nvme', 'ena'],
+    azure: ['hv_vmbus+hv_storvsc+sd_mod', 'hv_netvsc'],
+    hyperv: ['hv_vmbus+hv_storvsc+sd_mod', 'hv_netvsc'],
+    xen: ['xen_blkfront', 'xen_netfront'],
+    vmware: ['vmw_pvscsi+sd_mod', 'vmxnet3'],
+    gcp: ['virtio_pci+virtio_scsi+sd_mod', 'virtio_net'],
+  });
+  // An image with the card that stands in, and not the real one, does not run there.
+  const contract = contractFor([row('aws')]);
+  contract.facts.networkDrivers = ['e1000', 'xen_netfront'];
+  expect(unmet(contract, targetOf(row('aws')))).toEqual(['network-driver']);
+});
+
 test('an older contract without networkDrivers counts by its drivers', () => {
   const contract = contractFor([openstack]);
   delete contract.facts.networkDrivers;
