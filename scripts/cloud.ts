@@ -3,6 +3,7 @@ import { existsSync, rmSync } from 'node:fs';
 import * as path from 'node:path';
 import { parseArgs } from 'node:util';
 import { clientEnv, writeCloudsYaml } from './cloud.d/clients.ts';
+import { EXTRAS, type Extra, extraConditions, extraEnv, prepareExtras } from './cloud.d/extras.ts';
 import { glance, initGlance } from './cloud.d/glance.ts';
 import { fillKeystone, initKeystone, keystone } from './cloud.d/keystone.ts';
 import { conditions, type Service, start, stop, waitHealthy } from './cloud.d/processes.ts';
@@ -19,6 +20,8 @@ const OPTIONS = {
   'image-cap': { type: 'string' },
   devices: { type: 'string' },
   tls: { type: 'boolean' },
+  with: { type: 'string' },
+  'without-openstack': { type: 'boolean' },
   json: { type: 'boolean' },
   forget: { type: 'boolean' },
 } as const;
@@ -48,7 +51,7 @@ async function main(): Promise<void> {
   else if (command === 'down') await down(cloud, values.forget === true);
   else if (command === 'tls-front') serveTls(cloud);
   else if (command === 'status') await status(cloud, values.json === true);
-  else for (const [name, value] of Object.entries(clientEnv(cloud))) print(`export ${name}=${quote(value)}`);
+  else for (const [name, value] of Object.entries(envOf(cloud))) print(`export ${name}=${quote(value)}`);
 }
 
 function readCommandLine() {
@@ -75,6 +78,8 @@ function readSettings(values: ReturnType<typeof readCommandLine>['values']): Par
   }
   if ((settings.portsBase ?? DEFAULTS.portsBase) > 65_500) throw new Usage('--ports-base: at most 65500');
   if (values.tls) settings.tls = true;
+  if (values['without-openstack']) settings.openstack = false;
+  if (values.with !== undefined) settings.with = extrasNamed(values.with);
   if (values.devices !== undefined) {
     const known = ['auto', 'tmpfs', 'xfs', 'folder'] as const;
     const devices = known.find((one) => one === values.devices);
@@ -84,7 +89,33 @@ function readSettings(values: ReturnType<typeof readCommandLine>['values']): Par
   return settings;
 }
 
+/** `none`, or names with commas between. */
+function extrasNamed(list: string): Extra[] {
+  if (list === 'none') return [];
+  return EXTRAS.filter((known) => {
+    const wrong = list.split(',').find((name) => !(EXTRAS as readonly string[]).includes(name));
+    if (wrong !== undefined) throw new Usage(`--with ${wrong}: one of ${EXTRAS.join(', ')}, none`);
+    return list.split(',').includes(known);
+  });
+}
+
 async function up(cloud: Cloud): Promise<void> {
+  // What was started and is not asked for any more.
+  const unwanted = EXTRAS.filter((name) => !cloud.settings.with.includes(name));
+  await Promise.all(unwanted.map((name) => stop(cloud, name)));
+  if (cloud.settings.openstack) await upOpenstack(cloud);
+  else await Promise.all(openstackServices(cloud).map((one) => stop(cloud, one.name)));
+  const { services, failures } = await prepareExtras(cloud);
+  await all(
+    services.map(async (one) => {
+      await start(cloud, one);
+      await waitHealthy(cloud, one);
+    }),
+  );
+  if (failures.length > 0) throw new Error(`not all services can be had:\n${failures.join('\n')}`);
+}
+
+async function upOpenstack(cloud: Cloud): Promise<void> {
   const [identity, objects] = [keystone(cloud), swift(cloud)];
   await all([
     initKeystone(cloud)
@@ -107,13 +138,24 @@ async function all(work: Promise<unknown>[]): Promise<void> {
   for (const one of await Promise.allSettled(work)) if (one.status === 'rejected') throw one.reason;
 }
 
-function allServices(cloud: Cloud): Service[] {
+/** Variables of all that was asked for. */
+function envOf(cloud: Cloud): Record<string, string> {
+  return { ...(cloud.settings.openstack ? clientEnv(cloud) : {}), ...extraEnv(cloud) };
+}
+
+function openstackServices(cloud: Cloud): Service[] {
   const front = cloud.settings.tls ? [frontService(cloud)] : [];
   return [keystone(cloud), glance(cloud), ...swift(cloud), ...front];
 }
 
+function allServices(cloud: Cloud): Service[] {
+  return [...(cloud.settings.openstack ? openstackServices(cloud) : []), ...extraConditions(cloud)];
+}
+
 async function down(cloud: Cloud, forget: boolean): Promise<void> {
-  await Promise.all(allServices(cloud).map((one) => stop(cloud, one.name)));
+  // Also what was started with other settings.
+  const names = [...openstackServices(cloud).map((one) => one.name), ...EXTRAS];
+  await Promise.all(names.map((name) => stop(cloud, name)));
   detachDevices(cloud, forget);
   if (forget) rmSync(cloud.dir, { recursive: true, force: true });
 }

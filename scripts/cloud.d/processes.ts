@@ -11,8 +11,10 @@ export interface Service {
   name: string;
   /** Where it answers: no path, for people. */
   url: string;
-  /** A GET here answers 200 when it works. Undefined: the process alone counts. */
+  /** A GET here answers `healthStatus` when it works. Undefined: the process alone counts. */
   healthUrl?: string;
+  /** 200 when absent. */
+  healthStatus?: number;
   /** CA of that address. */
   caFile?: string;
   command: string;
@@ -182,9 +184,8 @@ async function answersInTime(cloud: Cloud, service: Service): Promise<boolean> {
 async function isHealthy(service: Service): Promise<boolean> {
   if (service.healthUrl === undefined) return true;
   try {
-    return (
-      (await ask('GET', service.healthUrl, { timeoutMs: 10_000, caFile: service.caFile })).status === 200
-    );
+    const answer = await ask('GET', service.healthUrl, { timeoutMs: 10_000, caFile: service.caFile });
+    return answer.status === (service.healthStatus ?? 200);
   } catch {
     return false;
   }

@@ -20,6 +20,10 @@ export interface Settings {
   tls: boolean;
   /** Where Swift keeps its objects. */
   devices: 'auto' | 'tmpfs' | 'xfs' | 'folder';
+  /** Whether Keystone, Glance and Swift are among them. */
+  openstack: boolean;
+  /** Services of other clouds. */
+  with: readonly ('azurite' | 'moto' | 'fake-gcs' | 'vcsim')[];
 }
 
 /** Small objects on purpose, so that segmentation is exercised; 1000 segments is Swift's own default. */
@@ -31,6 +35,8 @@ export const DEFAULTS: Readonly<Settings> = {
   imageCapBytes: 2 ** 40,
   tls: false,
   devices: 'auto',
+  openstack: true,
+  with: [],
 };
 
 /** Every listener is on this address. */
@@ -47,6 +53,10 @@ const PORT_ORDER = [
   'tls-keystone',
   'tls-glance',
   'tls-swift-proxy',
+  'azurite',
+  'moto',
+  'fake-gcs',
+  'vcsim',
 ] as const;
 
 /** A listener's name. */
@@ -58,6 +68,8 @@ export interface Secrets {
   service: string;
   member: string;
   swiftHash: string;
+  /** Key of Azurite's account, base64. */
+  azureKey: string;
 }
 
 /** One cloud: its state folder, settings and secrets. */
@@ -72,11 +84,17 @@ export class Cloud {
     mkdirSync(dir, { recursive: true, mode: 0o700 });
     chmodSync(dir, 0o700);
     this.settings = { ...DEFAULTS, ...readJson<Partial<Settings>>(this.path('settings.json')), ...given };
-    const known = readJson<Secrets>(this.path('secrets.json'));
+    const known = readJson<Partial<Secrets>>(this.path('secrets.json'));
     const fresh = () => randomBytes(16).toString('hex');
-    this.secrets = known ?? { admin: fresh(), service: fresh(), member: fresh(), swiftHash: fresh() };
+    // A folder of an earlier version lacks what came since.
+    this.secrets = {
+      ...{ admin: fresh(), service: fresh(), member: fresh(), swiftHash: fresh() },
+      azureKey: randomBytes(64).toString('base64'),
+      ...known,
+    };
     this.write('settings.json', `${JSON.stringify(this.settings, null, 2)}\n`);
-    if (known === undefined) this.write('secrets.json', `${JSON.stringify(this.secrets, null, 2)}\n`);
+    if (known?.azureKey === undefined)
+      this.write('secrets.json', `${JSON.stringify(this.secrets, null, 2)}\n`);
   }
 
   /** Absolute path of something in the state folder. */
