@@ -3,8 +3,10 @@ import * as z from 'zod';
 import { PortError } from '../core/errors.ts';
 import { printable } from '../core/text.ts';
 import type { Uploader } from '../core/uploader.ts';
+import { alibabaUploader } from './alibaba/uploader.ts';
 import { azureUploader } from './azure/uploader.ts';
 import { gcpUploader } from './gcp/uploader.ts';
+import { ociUploader } from './oci/uploader.ts';
 import { openstackUploader } from './openstack/uploader.ts';
 import { vmwareUploader } from './vmware/uploader.ts';
 import { xenUploader } from './xen/uploader.ts';
@@ -19,6 +21,8 @@ export const uploaders: readonly AnyUploader[] = [
   gcpUploader,
   vmwareUploader,
   xenUploader,
+  ociUploader,
+  alibabaUploader,
 ];
 
 /** The client of a platform. Throws USAGE for a platform that takes files only. */

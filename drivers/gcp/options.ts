@@ -1,6 +1,6 @@
 /** Options of a Google Cloud target. */
 import * as z from 'zod';
-import { checkEndpoint } from '../../tools/gcp/login.ts';
+import { Endpoint } from '../../tools/endpoint.ts';
 
 /** Compute Engine's pattern for names (compute v1 discovery document, Image.name). */
 export const GCE_NAME = /^[a-z](?:[-a-z0-9]{0,61}[a-z0-9])?$/;
@@ -19,18 +19,6 @@ export const GUEST_OS_FEATURES = [
   'TDX_CAPABLE',
   'SUSPEND_RESUME_COMPATIBLE',
 ] as const;
-
-const endpoint = z
-  .string()
-  .refine((text) => {
-    try {
-      checkEndpoint(text);
-      return true;
-    } catch {
-      return false;
-    }
-  }, 'an https address, or an http address of this machine')
-  .transform(checkEndpoint);
 
 /** `--set gcp.…` */
 export const GcpOptions = z.strictObject({
@@ -62,7 +50,7 @@ export const GcpOptions = z.strictObject({
     .describe('older images of the family: deprecated, removed, or a reason to refuse'),
   keepObject: z.boolean().default(false).describe('leave the archive in the bucket'),
   endpoints: z
-    .strictObject({ storage: endpoint.optional(), compute: endpoint.optional() })
+    .strictObject({ storage: Endpoint.optional(), compute: Endpoint.optional() })
     .default({})
     .describe('other addresses of the services'),
 });

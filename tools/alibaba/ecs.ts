@@ -182,6 +182,27 @@ export class EcsApi {
     }
   }
 
+  /** The image as soon as instances can be made of it. Throws CLOUD when it failed or takes too long. */
+  async usable(imageId: string, signal: AbortSignal): Promise<EcsImage> {
+    const { pollMs, stuckMs } = this.#timing;
+    const what = `image ${printable(imageId)}`;
+    for (const start = performance.now(); ; await pause(pollMs, signal)) {
+      const [image] = await this.images({ ImageId: imageId }, signal);
+      if (image?.Status === 'Available') return image;
+      if (image?.Status === 'CreateFailed' || image?.Status === 'UnAvailable')
+        throw new PortError('CLOUD', `${what} became ${image.Status}`);
+      if (performance.now() - start > stuckMs) {
+        throw new PortError(
+          'CLOUD',
+          `${what} is not available yet (${printable(image?.Status ?? 'not shown')})`,
+          {
+            hint: 'resume the job later: it goes on waiting for the same image',
+          },
+        );
+      }
+    }
+  }
+
   /** No error when there is no such image. */
   async remove(imageId: string, signal: AbortSignal): Promise<void> {
     const what = `removal of image ${printable(imageId)}`;

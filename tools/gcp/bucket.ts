@@ -8,10 +8,11 @@ import type { Bucket } from '@google-cloud/storage';
 import type { GoogleAuth } from 'google-auth-library';
 import { PortError } from '../../core/errors.ts';
 import { printable } from '../../core/text.ts';
+import { checkEndpoint } from '../endpoint.ts';
 import { HttpClient, HttpError, type ReplayableBody } from '../openstack/http.ts';
 import { withRetries } from '../openstack/retry.ts';
 import { GcpError, gcpError } from './errors.ts';
-import { checkEndpoint, googleAuth, openStorage } from './login.ts';
+import { googleAuth, openStorage } from './login.ts';
 
 const STORAGE = 'https://storage.googleapis.com';
 

@@ -1,23 +1,9 @@
 /** Who we are to Google: application default credentials, and where its services are. */
 import type { Storage } from '@google-cloud/storage';
 import type { GoogleAuth } from 'google-auth-library';
-import { PortError } from '../../core/errors.ts';
+import { checkEndpoint } from '../endpoint.ts';
 
 const SCOPE = 'https://www.googleapis.com/auth/cloud-platform';
-
-/**
- * An address that replaces a service of Google's, for its emulators. Throws USAGE for one that is neither https nor on
- * this machine: nothing else may see a token.
- */
-export function checkEndpoint(endpoint: string): string {
-  const url = URL.canParse(endpoint) ? new URL(endpoint) : undefined;
-  const isLoopback = url !== undefined && /^(127(\.\d{1,3}){3}|\[::1\]|localhost)$/.test(url.hostname);
-  const isFine = url?.protocol === 'https:' || (url?.protocol === 'http:' && isLoopback);
-  if (url === undefined || !isFine || url.username !== '' || url.search !== '') {
-    throw new PortError('USAGE', 'an endpoint is an https address, or an http address of this machine');
-  }
-  return endpoint.replace(/\/+$/, '');
-}
 
 /** The login of this user. Reads nothing yet; each request reads, fetches and renews what it needs. */
 export async function googleAuth(project?: string): Promise<GoogleAuth> {
