@@ -1,9 +1,10 @@
-/** initramfs-tools: configuration that lasts, and the rebuild. */
+/** initramfs-tools, or dracut where it takes its place: configuration that lasts, and the rebuild. */
 import type { Facts, Kernel } from '../../core/facts.ts';
 import type { GuestFiles, GuestSession } from '../../core/guest.ts';
 import { DeviceNames } from '../../tools/device-names.ts';
 import { editFstab } from '../../tools/fstab.ts';
 import { lastAssignment, setVariable } from '../../tools/shell-variables.ts';
+import { configureDracut, rebuildDracut } from '../dracut.ts';
 import { textEdit } from '../edits.ts';
 import type { FileEdit, InitramfsBuild } from '../family.ts';
 import { BATCH, canBatch } from './initramfs-batch.ts';
@@ -27,6 +28,14 @@ export function editModulesFile(text: string, modules: readonly string[]): strin
   const body = outside.join('\n').replace(/\n*$/, '\n').replace(/^\n$/, '');
   if (missing.length === 0) return begin === -1 ? text : body;
   return `${body}${BEGIN}\n${missing.join('\n')}\n${END}\n`;
+}
+
+/** True when the owner chose dracut: it and initramfs-tools exclude each other, but configuration of both may lie around. */
+async function usesDracut(guest: GuestFiles): Promise<boolean> {
+  return (
+    (await guest.kind('/usr/sbin/mkinitramfs')) === 'missing' &&
+    (await guest.kind('/usr/bin/dracut')) !== 'missing'
+  );
 }
 
 /** Configuration files in the order mkinitramfs reads them; the last assignment wins. */
@@ -62,6 +71,7 @@ export async function configureInitramfs(
   modules: readonly string[],
   facts: Facts,
 ): Promise<FileEdit[]> {
+  if (await usesDracut(guest)) return configureDracut(guest, modules, facts);
   const edits: FileEdit[] = [];
   const names = new DeviceNames(facts);
   editFstab((await guest.readText('/etc/fstab')) ?? '', names);
@@ -134,6 +144,7 @@ const DEFAULT_LEVELS: Readonly<Record<string, number>> = { gzip: 6, zstd: 9 };
 
 /** See Family. `-c` also works where `update_initramfs=no` forbids updates, and makes no backup. */
 export async function rebuildInitramfs(guest: GuestSession, kernel: Kernel): Promise<InitramfsBuild> {
+  if (await usesDracut(guest)) return rebuildDracut(guest, kernel);
   const configured = (await configFiles(guest)).findLast((f) => lastAssignment(f.text, 'COMPRESSLEVEL'));
   const value = configured && lastAssignment(configured.text, 'COMPRESSLEVEL')?.value;
   const normal = DEFAULT_LEVELS[kernel.initramfsCompression ?? ''];

@@ -8,6 +8,7 @@ import { applyEdits, recordEdits } from '../../families/edits.ts';
 import type { FileEdit } from '../../families/family.ts';
 import { updateContract } from '../../tools/contract-writer.ts';
 import { findSecrets } from './secrets.ts';
+import { relabelEdits } from './selinux.ts';
 
 /** What the stage intends. Files named here are removed without keeping their content anywhere. */
 export interface SealPlan {
@@ -137,7 +138,7 @@ export const stage: Stage<SealPlan, SealResult> = {
   Options: z.object({ generalize: z.boolean().default(false) }),
 
   async plan(ctx) {
-    const edits = await identityEdits(ctx);
+    const edits = [...(await identityEdits(ctx)), ...(await relabelEdits(ctx.guest))];
     const remove = await toRemove(ctx);
     recordEdits(ctx, edits);
     for (const { path, why } of remove) ctx.change({ path, action: 'remove', why });
@@ -146,7 +147,7 @@ export const stage: Stage<SealPlan, SealResult> = {
 
   async run(ctx, _plan) {
     // Looked up again: stages before this one may have run programs that left seeds or leases.
-    const edits = await identityEdits(ctx);
+    const edits = [...(await identityEdits(ctx)), ...(await relabelEdits(ctx.guest))];
     const remove = await toRemove(ctx);
     await applyEdits(ctx, edits);
     for (const { path, why } of remove) {
