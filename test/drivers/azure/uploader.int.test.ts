@@ -1,6 +1,12 @@
+import { spawn } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import * as path from 'node:path';
+import { text } from 'node:stream/consumers';
 import { afterAll, afterEach, beforeAll, expect, test, vi } from 'vitest';
+import { MIB } from '../../../core/sizes.ts';
 import { hasAzurite } from '../../support/azurite.ts';
 import { sampleFacts } from '../../support/tree-guest.ts';
+import { makeVhd } from '../../support/vhd.ts';
 import { run, startWorld, uploader, type World } from './azure-world.ts';
 
 const missing = !(await hasAzurite());
@@ -181,5 +187,49 @@ test.skipIf(missing)(
       code: 'CLOUD_REFUSED',
     });
     await uploader.login?.(world.options(), new AbortController().signal);
+  },
+);
+
+test.skipIf(missing)(
+  'killed at any moment and run again: the image is whole, less is sent (azurite)',
+  async () => {
+    const image = makeVhd(world.dir, 64 * MIB, { data: [[0, 40 * MIB]] });
+    const given = JSON.stringify({
+      tmp: world.dir,
+      options: world.options(),
+      artifact: image,
+      mark: randomBytes(10).toString('hex'),
+      stateFile: path.join(world.dir, 'killed.json'),
+    });
+    const start = () => {
+      const child = spawn(
+        process.execPath,
+        ['--disable-warning=ExperimentalWarning', path.join(import.meta.dirname, 'upload-child.ts')],
+        { stdio: ['pipe', 'pipe', 'inherit'], env: process.env },
+      );
+      child.stdin.end(given);
+      return child;
+    };
+    // slow enough to be hit in the middle
+    const slow = world.proxy.on({ method: 'PUT', path: /comp=page/ }, { delayMs: 600 });
+    for (const puts of [9, 2]) {
+      const before = world.proxy.count({ method: 'PUT', path: /comp=page/ });
+      const child = start();
+      const ended = new Promise((resolve) => child.once('close', resolve));
+      await expect
+        .poll(() => world.proxy.count({ method: 'PUT', path: /comp=page/ }) - before, {
+          timeout: 60_000,
+          interval: 20,
+        })
+        .toBeGreaterThanOrEqual(puts);
+      child.kill('SIGKILL');
+      await ended;
+    }
+    slow();
+    const child = start();
+    const done = JSON.parse(await text(child.stdout));
+    expect(done.content).toBe('ok');
+    expect(done.sentBytes).toBeLessThan(image.dataBytes);
+    expect(world.arm.at('/images/shop01')?.properties.provisioningState).toBe('Succeeded');
   },
 );
