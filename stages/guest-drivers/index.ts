@@ -10,7 +10,7 @@ import { bootloaderEdits } from './bootloader.ts';
 import { deviceEdits } from './device-edits.ts';
 import { copyFallbackLoader, type LoaderCopy, planFallbackLoader, recordCopies } from './fallback-loader.ts';
 import { listModules } from './listings.ts';
-import { type KernelPlan, planKernels, uniteNeeds } from './needs.ts';
+import { type KernelPlan, menuKernels, planKernels, type UnitedNeeds, uniteNeeds } from './needs.ts';
 import { type RebuiltInitramfs, rebuildLacking, requireBootSpace } from './rebuild.ts';
 
 /** What the stage intends. */
@@ -33,10 +33,18 @@ export interface GuestDriversResult {
   listings: ModuleListing[];
 }
 
+function neededHere({ platforms, facts, request }: StageContext): UnitedNeeds {
+  return uniteNeeds(platforms, {
+    kernels: menuKernels(facts),
+    keepsNetwork: request.network === 'keep',
+  });
+}
+
 async function makePlan(ctx: StageContext, warn: (text: string) => void): Promise<GuestDriversPlan> {
   const { facts, guest } = ctx;
   const family = familyOf(facts.os);
-  const needs = uniteNeeds(ctx.platforms);
+  const needs = neededHere(ctx);
+  for (const text of needs.notes) warn(text);
   const kernels = planKernels(facts, needs, warn);
   const loaders = await planFallbackLoader(guest, facts);
   const devices = await deviceEdits(guest, facts);
@@ -101,7 +109,7 @@ export const stage: Stage<GuestDriversPlan, GuestDriversResult> = {
       listings,
       untouched: plan.kernels.filter((k) => k.lacking.length === 0).map((k) => k.version),
       removed: plan.remove,
-      kernelArguments: uniteNeeds(ctx.platforms).kernelArguments,
+      kernelArguments: neededHere(ctx).kernelArguments,
     };
   },
 };

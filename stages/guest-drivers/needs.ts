@@ -2,7 +2,8 @@
 import { PortError } from '../../core/errors.ts';
 import type { Facts, Kernel } from '../../core/facts.ts';
 import type { AgentRole, Platform } from '../../core/platform.ts';
-import { hasSerialConsole, uniteArguments } from '../../tools/kernel-arguments.ts';
+import { hasSerialConsole } from '../../tools/kernel-arguments.ts';
+import { platformArguments, type Situation } from './arguments.ts';
 
 /** The union over platforms; module names with `_`. */
 export interface UnitedNeeds {
@@ -12,6 +13,8 @@ export interface UnitedNeeds {
   networkModules: string[];
   optionalModules: string[];
   kernelArguments: string[];
+  /** What the platforms disagree about, and what this guest does not get. */
+  notes: string[];
   agents: AgentRole[];
   /** Kernel messages should be seen on a serial line. */
   serialConsole: boolean;
@@ -22,16 +25,20 @@ export interface UnitedNeeds {
 const fold = (names: readonly string[]) => names.map((n) => n.replaceAll('-', '_'));
 const unite = <T>(lists: readonly (readonly T[])[]): T[] => [...new Set(lists.flat())];
 
-/** Unites the needs of platforms. */
-export function uniteNeeds(platforms: readonly Platform[]): UnitedNeeds {
+/** Unites the needs of platforms, fitted to a guest. */
+export function uniteNeeds(
+  platforms: readonly Platform[],
+  situation: Situation = { kernels: [], keepsNetwork: false },
+): UnitedNeeds {
   const needs = platforms.map((p) => p.needs);
-  const kernelArguments = uniteArguments(needs.map((n) => n.kernelArguments));
+  const { words: kernelArguments, notes } = platformArguments(platforms, situation);
   return {
     storageModules: unite(needs.map((n) => fold(n.storageModules))),
     storageExtras: unite(needs.map((n) => fold(n.storageExtras ?? []))),
     networkModules: unite(needs.map((n) => fold(n.networkModules))),
     optionalModules: unite(needs.map((n) => fold(n.optionalModules))),
     kernelArguments,
+    notes,
     agents: unite(needs.map((n) => n.agents)),
     serialConsole: hasSerialConsole(kernelArguments),
     askedBy: askers(platforms),

@@ -9,6 +9,7 @@ import { qemu } from '../../drivers/qemu/index.ts';
 import { platforms } from '../../drivers/registry.ts';
 import {
   diskHardware,
+  type Hardware,
   type MatchTarget,
   matchContract,
   NEED_KINDS,

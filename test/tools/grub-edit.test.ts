@@ -11,7 +11,12 @@ import {
   linuxLines,
   SERIAL_COMMAND,
 } from '../../tools/grub-edit.ts';
-import { addArguments, splitArguments, uniteArguments } from '../../tools/kernel-arguments.ts';
+import {
+  addArguments,
+  argumentConflicts,
+  splitArguments,
+  uniteArguments,
+} from '../../tools/kernel-arguments.ts';
 import {
   lastAssignment,
   parseAssignments,
@@ -30,7 +35,40 @@ describe('kernel arguments', () => {
         ['rootdelay=300', 'console=tty1', 'console=ttyS0,115200n8'],
         ['rootdelay=1'],
       ]),
-    ).toEqual(['rootdelay=300', 'console=tty0', 'console=tty1', 'console=ttyS0,115200']);
+    ).toEqual(['rootdelay=300', 'console=tty0', 'console=ttyS0,115200']);
+  });
+  test('hvc0 is never last beside a serial line: where Xen is not, /dev/console would be a screen', () => {
+    expect(uniteArguments([['console=tty0', 'console=hvc0'], CONSOLES])).toEqual([
+      'console=tty0',
+      'console=hvc0',
+      'console=ttyS0,115200',
+    ]);
+  });
+  test('what platforms disagree about is named; the same speed in two spellings is no disagreement', () => {
+    const lists = [
+      ['console=tty0', 'console=ttyS0,115200', 'nvme_core.io_timeout=240'],
+      ['console=tty1', 'console=ttyS0,115200n8', 'nvme_core.io_timeout=4294967295'],
+      ['console=ttyS0,38400n8'],
+    ];
+    expect(uniteArguments(lists)).toEqual([
+      'nvme_core.io_timeout=4294967295',
+      'console=tty0',
+      'console=ttyS0,115200',
+    ]);
+    expect(argumentConflicts(lists)).toEqual([
+      expect.stringMatching(/console=ttyS0,115200 is taken, not console=ttyS0,38400n8$/),
+      expect.stringMatching(/=4294967295 is taken, not nvme_core.io_timeout=240$/),
+    ]);
+  });
+  test('the union does not depend on who is asked first, but for spellings of one console', () => {
+    const word = fc.constantFrom('a=1', 'b', 'rootdelay=5', 'rootdelay=300', ...CONSOLES, 'console=hvc0');
+    fc.assert(
+      fc.property(fc.array(fc.array(word)), (lists) => {
+        const one = uniteArguments(lists);
+        expect(new Set(uniteArguments([...lists].reverse()))).toEqual(new Set(one));
+        expect(uniteArguments([one, ...lists])).toEqual(one);
+      }),
+    );
   });
   test('adding is idempotent and keeps foreign consoles before ours', () => {
     const once = addArguments(['ro', 'console=ttyS0,9600', 'console=ttyS1', 'x=1'], [...CONSOLES, 'x=2']);
