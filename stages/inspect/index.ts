@@ -46,6 +46,8 @@ export type InspectContext = Pick<StageContext, 'guest' | 'signal' | 'log' | 'wa
   root: string | undefined;
   /** What the user wants disks beside the system to be. */
   uses: Request['disks'];
+  /** Names of the platforms it is for; they decide what a refusal advises. */
+  targets?: readonly string[];
 };
 
 async function collect(guest: GuestSession, tmpDir: string): Promise<Bundle> {
@@ -95,7 +97,7 @@ export async function inspectGuest(ctx: InspectContext): Promise<Facts> {
   ctx.progress({ text: 'looking for operating systems' });
   const probe = parseProbe(await guest.appliance(PROBE));
   refuseBroken(probe);
-  const system = chooseRoot(probe, ctx.root);
+  const system = chooseRoot(probe, ctx.root, ctx.targets);
   const family = familyOf(system.release);
   const { mounts, warnings } = planMounts(probe, system, diskNames(ctx.disks));
   for (const text of warnings) ctx.warn(text);
@@ -178,6 +180,7 @@ export const stage: Stage<Record<string, never>, InspectResult> = {
       tmpDir: ctx.paths.tmp,
       root: ctx.request.root,
       uses: ctx.request.disks,
+      targets: ctx.platforms.map((p) => p.name),
     });
     const { inventory, hardware } = capture;
     const facts = Facts.parse({ ...found, inventory, hardware });

@@ -6,6 +6,7 @@ import { deviceResolver } from './fstab.ts';
 import { parseFstab } from './fstab-entries.ts';
 import { parseOsRelease } from './os.ts';
 import type { Look, Probe } from './probe.ts';
+import { findWindows, refuseWindows } from './windows.ts';
 
 /** A system found. */
 export interface System {
@@ -56,7 +57,7 @@ function subvolumeRoot(probe: Probe, device: string, systems: readonly System[])
   return usual ?? systems.find((s) => s.look.subvolume === undefined) ?? systems[0];
 }
 
-function refuseNothingFound(probe: Probe): never {
+function refuseNothingFound(probe: Probe, targets: readonly string[]): never {
   for (const [device, fields] of probe.contents) {
     const type = fields.get('TYPE') ?? '';
     if (type === 'crypto_LUKS' || type === 'BitLocker' || type === 'crypto_BitLocker') {
@@ -69,14 +70,7 @@ function refuseNothingFound(probe: Probe): never {
       );
     }
   }
-  const windows = probe.looks.find(
-    (l) => l.has.has('Windows/System32') || l.has.has('WINDOWS/system32') || l.has.has('bootmgr'),
-  );
-  if (windows !== undefined) {
-    throw new PortError('UNSUPPORTED_OS', `${windows.device} holds Windows, which cannot be converted yet`, {
-      hint: 'planned: virtio drivers, cloudbase-init and sysprep for Windows Server 2016 and later',
-    });
-  }
+  refuseWindows(probe, targets);
   const failed = [...probe.failed].map(([d, why]) => `${d}: ${printable(why.trim())}`).join('; ');
   if (failed !== '') {
     throw new PortError(
@@ -120,9 +114,17 @@ export function refuseBroken(probe: Probe): void {
   }
 }
 
-/** Chooses the system. `wanted` is the user's --root. Throws NO_OS, SEVERAL_OS, ENCRYPTED, UNSUPPORTED_OS, DAMAGED. */
-export function chooseRoot(probe: Probe, wanted: string | undefined): System {
+/**
+ * Chooses the system. `wanted` is the user's --root, `targets` are the platforms it is for. Throws NO_OS, SEVERAL_OS, ENCRYPTED,
+ * UNSUPPORTED_OS, DAMAGED.
+ */
+export function chooseRoot(
+  probe: Probe,
+  wanted: string | undefined,
+  targets: readonly string[] = [],
+): System {
   const systems = findSystems(probe);
+  const windows = findWindows(probe);
   const lines = systems.map((s) => `${s.look.device} (${printable(s.title)})`).join(', ');
   if (wanted !== undefined) {
     const alias = probe.volumeGroups
@@ -130,18 +132,18 @@ export function chooseRoot(probe: Probe, wanted: string | undefined): System {
       .find((l) => l.name === wanted)?.device;
     const found = systems.find((s) => s.look.device === (alias ?? wanted));
     if (found !== undefined) return found;
+    if (windows?.device === (alias ?? wanted)) refuseWindows(probe, targets);
     throw new PortError('NO_OS', `no system on ${printable(wanted)}`, {
       hint: lines === '' ? 'no system was found on the disk at all' : `found: ${lines}`,
     });
   }
-  const windows = probe.looks.find((l) => l.has.has('Windows/System32') || l.has.has('WINDOWS/system32'));
   if (systems.length > 1 || (systems.length === 1 && windows !== undefined)) {
     const all = windows === undefined ? lines : `${lines}, ${windows.device} (Windows)`;
     throw new PortError('SEVERAL_OS', `several systems on the disk: ${all}`, {
       hint: 'name the one to convert with --root DEVICE',
     });
   }
-  return systems[0] ?? refuseNothingFound(probe);
+  return systems[0] ?? refuseNothingFound(probe, targets);
 }
 
 /** Family of a distribution, from ID and ID_LIKE. Throws UNSUPPORTED_OS for families that are not there yet. */

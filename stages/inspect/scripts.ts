@@ -5,6 +5,8 @@
  * Records of PROBE are lines of tab-separated fields; text of the guest is base64, so it cannot forge a record.
  */
 
+import { WINDOWS_SIGNS } from './windows.ts';
+
 /** Describes every block device and looks into every file system, each mounted read-only for a moment. */
 export const PROBE = `
 LC_ALL=C; export LC_ALL
@@ -55,7 +57,7 @@ show() {
 look() {
   show text usr/lib/os-release 4096 || show text etc/os-release 4096
   show text etc/fstab 65536
-  for p in bin/sh usr/bin/sh sbin/init usr/lib/systemd/systemd Windows/System32 WINDOWS/system32 bootmgr EFI grub/grub.cfg boot/grub/grub.cfg \\
+  for p in bin/sh usr/bin/sh sbin/init usr/lib/systemd/systemd ${WINDOWS_SIGNS.join(' ')} EFI grub/grub.cfg boot/grub/grub.cfg \\
     etc/redhat-release etc/SuSE-release etc/alpine-release etc/arch-release etc/gentoo-release etc/debian_version var/lib/dpkg/status; do
     [ -e "$r/$p" ] || [ -L "$r/$p" ] || continue
     record has "$id" "$p"; echo
