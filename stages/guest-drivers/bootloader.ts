@@ -4,6 +4,7 @@ import type { GuestFiles } from '../../core/guest.ts';
 import { textEdit } from '../../families/edits.ts';
 import type { FileEdit } from '../../families/family.ts';
 import type { DeviceNames } from '../../tools/device-names.ts';
+import { editDefaultKernelopts } from '../../tools/grub-bls.ts';
 import {
   type ArgumentChange,
   changeWords,
@@ -16,6 +17,7 @@ import {
 } from '../../tools/grub-edit.ts';
 import { addArguments, splitArguments } from '../../tools/kernel-arguments.ts';
 import { lastAssignment, setVariable, unsetVariable } from '../../tools/shell-variables.ts';
+import { blsEdits } from './bls.ts';
 import type { UnitedNeeds } from './needs.ts';
 
 const CMDLINE = 'GRUB_CMDLINE_LINUX';
@@ -155,7 +157,7 @@ export async function bootloaderEdits(
   const config = facts.bootloader.config ?? '/boot/grub/grub.cfg';
   const before = await guest.readText(config);
   if (before !== undefined) {
-    let after = editTimeout(editLinuxLines(before, change));
+    let after = editDefaultKernelopts(editTimeout(editLinuxLines(before, change)), change);
     if (needs.serialConsole) after = editTerminal(after, serial);
     edits.push(
       ...textEdit(
@@ -166,6 +168,7 @@ export async function bootloaderEdits(
       ),
     );
   }
+  edits.push(...(await blsEdits(guest, config, change)));
   return edits;
 }
 

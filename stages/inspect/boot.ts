@@ -5,7 +5,8 @@ import { PortError } from '../../core/errors.ts';
 import type { Facts, Kernel } from '../../core/facts.ts';
 import type { GuestSession } from '../../core/guest.ts';
 import { printable } from '../../core/text.ts';
-import { type GrubConfig, parseGrubConfig, parseGrubEnv } from '../../tools/grub-config.ts';
+import { compareBls, parseBlsEntry } from '../../tools/grub-bls.ts';
+import { type GrubConfig, type GrubEntry, parseGrubConfig, parseGrubEnv } from '../../tools/grub-config.ts';
 import { listInitramfs, moduleName } from '../../tools/initramfs.ts';
 import type { Bundle } from './bundle.ts';
 
@@ -25,13 +26,17 @@ export function bootFiles(bundle: Bundle): Map<string, BootFile> {
   return files;
 }
 
-/** Follows links of the listing; undefined when nothing is there. */
+/**
+ * Follows links of the listing; undefined when nothing is there. Where the kernel itself lies below /usr (SUSE), the link
+ * to it counts as the file.
+ */
 function realFile(files: Map<string, BootFile>, name: string): string | undefined {
   let at = path.posix.resolve('/', name);
   for (let hop = 0; hop < 8; hop++) {
     const file = files.get(at);
     if (file === undefined) return undefined;
     if (file.type !== 'l') return file.type === 'f' ? at : undefined;
+    if (/(?:^|\/)lib\/modules\/[^/]+\/vmlinu[xz]$/.test(file.link)) return at;
     at = path.posix.resolve(path.posix.dirname(at), file.link);
   }
   return undefined;
@@ -42,13 +47,44 @@ function inGuest(files: Map<string, BootFile>, name: string): string | undefined
   return realFile(files, name) ?? realFile(files, `/boot${name}`);
 }
 
-/** Path of grub.cfg and what it says. */
+/** Entries of the Boot Loader Specification, in the order of GRUB's menu. */
+function blsEntries(bundle: Bundle): GrubEntry[] {
+  return bundle
+    .texts('/boot/loader/entries', '.conf')
+    .flatMap(({ path: file, text }) => parseBlsEntry(path.posix.basename(file, '.conf'), text) ?? [])
+    .sort(compareBls)
+    .map(({ id, title, linux, initrd, options }, i) => ({
+      title,
+      id,
+      position: String(i),
+      linux,
+      args: options,
+      initrd,
+    }));
+}
+
+/** Folders of grub.cfg; on UEFI older releases of the RHEL family have it beside the loader. */
+function grubFolders(bundle: Bundle): string[] {
+  const beside = bundle
+    .below('/boot/efi/EFI')
+    .filter((p) => p.endsWith('/grub.cfg') && !/\/BOOT\//i.test(p))
+    .map((p) => path.posix.dirname(p));
+  return ['/boot/grub', '/boot/grub2', ...beside];
+}
+
+/** Path of grub.cfg and what it says; `blscfg` in it stands for the entries in /boot/loader/entries. */
 export function grubConfig(bundle: Bundle): { config: string; grub: GrubConfig } | undefined {
-  for (const dir of ['/boot/grub', '/boot/grub2']) {
+  for (const dir of grubFolders(bundle)) {
     const text = bundle.text(`${dir}/grub.cfg`);
     if (text === undefined) continue;
     const saved = parseGrubEnv(bundle.text(`${dir}/grubenv`) ?? '').get('saved_entry');
-    return { config: `${dir}/grub.cfg`, grub: parseGrubConfig(text, saved) };
+    const config = `${dir}/grub.cfg`;
+    const grub = parseGrubConfig(text, saved);
+    if (!/^[ \t]*blscfg\b/m.test(text)) return { config, grub };
+    const entries = [...blsEntries(bundle), ...grub.entries];
+    const chosen = entries.find((e) => e.id === saved || e.title === saved);
+    const numbered = /^\d+$/.test(saved ?? '') ? entries[Number(saved)] : undefined;
+    return { config, grub: { entries, defaultEntry: chosen ?? numbered ?? entries[0] } };
   }
   return undefined;
 }
@@ -91,6 +127,18 @@ function compareVersions(a: string, b: string): number {
   return a.localeCompare(b, 'en', { numeric: true });
 }
 
+/**
+ * Version of a kernel by its image's name. Arch names the image by package (`linux`), which a file in the modules' folder
+ * tells; Alpine by flavour (`virt`), with which the version ends.
+ */
+function versionOf(bundle: Bundle, versions: ReadonlySet<string>, name: string): string | undefined {
+  if (versions.has(name)) return name;
+  const named = [...versions].filter(
+    (v) => bundle.text(`/usr/lib/modules/${v}/pkgbase`)?.trim() === name || v.endsWith(`-${name}`),
+  );
+  return named.sort((a, b) => compareVersions(b, a))[0];
+}
+
 /** Kernels on the disk, the newest first; initramfs contents are not filled in yet. */
 export function kernelFacts(bundle: Bundle): Kernel[] {
   const files = bootFiles(bundle);
@@ -98,8 +146,8 @@ export function kernelFacts(bundle: Bundle): Kernel[] {
   const versions = new Set(bundle.records('modules'));
   const kernels = new Map<string, Kernel>();
   const add = (image: string, initramfs: string | undefined, inBootMenu: boolean, isDefault: boolean) => {
-    const version = IMAGE.exec(image)?.[1];
-    if (version === undefined || !versions.has(version)) return;
+    const version = versionOf(bundle, versions, IMAGE.exec(image)?.[1] ?? '');
+    if (version === undefined) return;
     const known = kernels.get(version);
     const file = initramfs ?? known?.initramfs;
     kernels.set(version, {
@@ -120,14 +168,16 @@ export function kernelFacts(bundle: Bundle): Kernel[] {
     add(image, initrd === undefined ? undefined : inGuest(files, initrd), true, entry === grub?.defaultEntry);
   }
   for (const name of files.keys()) {
-    const version = IMAGE.exec(name)?.[1];
-    if (version === undefined || realFile(files, name) === undefined) continue;
+    const label = IMAGE.exec(name)?.[1];
+    if (label === undefined || realFile(files, name) === undefined) continue;
     const initramfs = [
-      `/boot/initrd.img-${version}`,
-      `/boot/initramfs-${version}.img`,
-      `/boot/initrd-${version}`,
+      `/boot/initrd.img-${label}`,
+      `/boot/initramfs-${label}.img`,
+      `/boot/initrd-${label}`,
+      `/boot/initramfs-${label}`,
     ].find((i) => realFile(files, i) !== undefined);
-    add(name, kernels.get(version)?.initramfs ?? initramfs, false, false);
+    const version = versionOf(bundle, versions, label);
+    add(name, (version && kernels.get(version)?.initramfs) ?? initramfs, false, false);
   }
   return [...kernels.values()].sort((a, b) => compareVersions(b.version, a.version));
 }

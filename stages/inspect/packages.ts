@@ -1,5 +1,8 @@
-/** Installed packages of the Debian family, and agents other platforms left. */
+/** Installed packages, and agents other platforms left. */
 import type { Facts } from '../../core/facts.ts';
+import type { GuestSession } from '../../core/guest.ts';
+import { APK_DATABASES, parseApkInstalled } from '../../tools/apk-database.ts';
+import { rpmPackages } from '../../tools/rpm-database.ts';
 import type { Bundle } from './bundle.ts';
 
 /** Reads /var/lib/dpkg/status; only packages whose files are installed. */
@@ -18,6 +21,34 @@ export function parseDpkgStatus(text: string): Facts['packages'] {
   });
 }
 
+/** Reads names of `/var/lib/pacman/local`: `name-version-release`. */
+export function parsePacmanFolders(names: readonly string[], architecture: string): Facts['packages'] {
+  return names.flatMap((folder) => {
+    const [, name, version] = /^(.+)-([^-]+-[^-]+)$/.exec(folder) ?? [];
+    return name === undefined || version === undefined ? [] : [{ name, version, architecture }];
+  });
+}
+
+/** What the package database of the guest's family says. Throws GUEST_BROKEN when rpm cannot read its own. */
+export async function packageFacts(
+  guest: GuestSession,
+  bundle: Bundle,
+  os: Facts['os'],
+): Promise<Facts['packages']> {
+  switch (os.family) {
+    case 'rhel':
+    case 'suse':
+      return rpmPackages(guest);
+    case 'alpine':
+      return parseApkInstalled(APK_DATABASES.map((f) => bundle.text(f)).find((t) => t !== undefined) ?? '')
+        .packages;
+    case 'arch':
+      return parsePacmanFolders(await guest.list('/var/lib/pacman/local'), os.arch);
+    default:
+      return parseDpkgStatus(bundle.text('/var/lib/dpkg/status') ?? '');
+  }
+}
+
 /** Packages that belong to a platform, by name. */
 const AGENT_PACKAGES: readonly { platform: string; names: RegExp }[] = [
   {
@@ -28,7 +59,8 @@ const AGENT_PACKAGES: readonly { platform: string; names: RegExp }[] = [
   { platform: 'xen', names: /^xe-guest-utilities.*$/ },
   {
     platform: 'azure',
-    names: /^(waagent|walinuxagent|WALinuxAgent.*|hyperv-daemons|linux-cloud-tools-azure)$/,
+    names:
+      /^(waagent|walinuxagent|WALinuxAgent.*|python\d*-azure-agent|hyperv-daemons|hyper-v|linux-cloud-tools-azure)$/,
   },
   { platform: 'aws', names: /^(amazon-ssm-agent|amazon-ec2-utils|ec2-.*|amazon-efs-utils)$/ },
   { platform: 'gcp', names: /^(google-(guest-agent|compute-engine.*|osconfig-agent|guest-.*)|gce-.*)$/ },
