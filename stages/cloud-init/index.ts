@@ -14,6 +14,7 @@ import type { FileEdit, PackageSet } from '../../families/family.ts';
 import { familyOf } from '../../families/registry.ts';
 import { agentEdits } from './agents.ts';
 import { ASIDE, type Blocker, findBlockers, UNITS } from './blockers.ts';
+import { clockEdits } from './clocks.ts';
 import { CONFIG_PATH, hostKeyTypes, mergeDatasources, renderConfig } from './config.ts';
 
 /** What the stage intends. */
@@ -121,6 +122,7 @@ async function configEdit(ctx: StageContext, datasources: readonly string[]): Pr
   const { facts, guest, request } = ctx;
   const text = renderConfig({
     datasources,
+    settings: Object.assign({}, ...ctx.platforms.map((p) => p.needs.datasourceSettings ?? {})),
     generalize: request.generalize,
     hostKeyTypes: hostKeyTypes(await guest.list('/etc/ssh')),
     defaultUserExists: facts.users.some((u) => u.name === (DEFAULT_USER[facts.os.distro] ?? 'debian')),
@@ -228,7 +230,10 @@ export const stage: Stage<CloudInitPlan, CloudInitResult> = {
   async plan(ctx) {
     const plan = await makePlan(ctx);
     recordPackages(ctx, plan.set);
-    recordEdits(ctx, await configEdit(ctx, plan.datasources));
+    recordEdits(ctx, [
+      ...(await configEdit(ctx, plan.datasources)),
+      ...(await clockEdits(ctx.guest, ctx.facts, ctx.platforms)),
+    ]);
     const { blockers, warnings } = await findBlockers(ctx.guest);
     for (const blocker of blockers) recordBlocker(ctx, blocker, undefined);
     for (const text of warnings) ctx.warn(text);
@@ -253,6 +258,7 @@ export const stage: Stage<CloudInitPlan, CloudInitResult> = {
     await applyEdits(ctx, [
       ...(await configEdit(ctx, plan.datasources)),
       ...(await agentEdits(guest, rolesOf(ctx))),
+      ...(await clockEdits(guest, facts, ctx.platforms)),
     ]);
     await enableUnits(ctx);
     return {
