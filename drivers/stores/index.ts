@@ -7,6 +7,7 @@ import { cloudName, loadCloud } from '../../tools/openstack/config.ts';
 import { CloudSession } from '../../tools/openstack/session.ts';
 import { AzureStore } from './azure.ts';
 import { FileStore } from './file.ts';
+import { GcsStore } from './gcs.ts';
 import type { Store } from './store.ts';
 import { SwiftStore } from './swift.ts';
 
@@ -20,6 +21,7 @@ export interface StoreOptions {
 const KINDS: Readonly<Record<string, (url: string, options: StoreOptions) => Store>> = {
   file: (url) => new FileStore(url.startsWith('file://') ? fileURLToPath(url) : url.slice('file:'.length)),
   azure: (url) => new AzureStore(url.slice('azure:'.length)),
+  gs: (url) => new GcsStore(url.slice('gs:'.length)),
   swift: (url, { cloud, signal }) =>
     new SwiftStore(url.slice('swift:'.length), {
       open: async () => {

@@ -136,10 +136,7 @@ export class GcsBucket {
       });
       return objectOf((await answer.json()) as Told, name);
     } catch (error) {
-      if (!(error instanceof HttpError) || error.status === 0) throw error;
-      // The next attempt logs in anew.
-      if (error.status === 401 && this.#auth !== undefined) this.#auth = await googleAuth();
-      throw gcpError({ status: error.status, message: error.message }, this.#what(name), signal);
+      throw await this.#explained(error, name, signal);
     }
   }
 
@@ -172,14 +169,31 @@ export class GcsBucket {
     );
   }
 
-  /** Content from `start` on, as long as the connection lasts; compared with nothing. */
-  read(name: string, start: number, end: number | undefined, generation: string): Readable {
-    return this.#bucket.file(name, { generation }).createReadStream({
-      start,
-      ...(end === undefined ? {} : { end: end - 1 }),
-      validation: false,
-      decompress: false,
-    });
+  /** Content of this generation from `start` on, before `end`; one attempt. */
+  async read(
+    { name, generation }: GcsObject,
+    start: number,
+    end: number,
+    signal?: AbortSignal,
+  ): Promise<Readable> {
+    const url = new URL(
+      `${this.#base}/storage/v1/b/${encodeURIComponent(this.name)}/o/${encodeURIComponent(name)}`,
+    );
+    url.search = new URLSearchParams({ alt: 'media', generation }).toString();
+    const headers = { ...(await this.#headers(url)), range: `bytes=${start}-${end - 1}` };
+    try {
+      const what = `download of ${this.#what(name)}`;
+      return (await this.#http.request(url, { method: 'GET', headers, okStatus: [206], what, signal })).body;
+    } catch (error) {
+      throw await this.#explained(error, name, signal);
+    }
+  }
+
+  async #explained(error: unknown, name: string, signal: AbortSignal | undefined): Promise<unknown> {
+    if (!(error instanceof HttpError) || error.status === 0) return error;
+    // The next attempt logs in anew.
+    if (error.status === 401 && this.#auth !== undefined) this.#auth = await googleAuth();
+    return gcpError({ status: error.status, message: error.message }, this.#what(name), signal);
   }
 
   /** Joins at most 32 objects into a new one. True when there was one of that name already. */
