@@ -1,6 +1,7 @@
 /** The imported machine as vSphere shows it: what the OVF asked for must be there. */
 import { PortError } from '../../core/errors.ts';
 import { printable } from '../../core/text.ts';
+import { imageDisks } from '../../core/work-disks.ts';
 import { Devices, parseAnswer } from '../../tools/govc/json.ts';
 import { ask, type Context, type Machine, machinesIn } from './inventory.ts';
 
@@ -31,6 +32,8 @@ export async function checkMachine(ctx: Context, folder: string, machine: Machin
   const sizes = devices.flatMap((d) =>
     d.type === 'VirtualDisk' ? [d.capacityInBytes ?? (d.capacityInKB ?? 0) * 1024] : [],
   );
+  const wanted = imageDisks(ctx.facts).length;
+  if (sizes.length !== wanted) throw mismatch(`has ${sizes.length} disks, not ${wanted}`);
   // A controller that cannot show the exact size rounds it up.
   if (!sizes.some((bytes) => bytes >= ctx.virtualBytes)) {
     throw mismatch(`has disks of ${sizes.join(', ')} bytes, the image has ${ctx.virtualBytes}`);

@@ -1,5 +1,4 @@
 /** The way into vSphere: one template (or machine that is off) made of the OVA, by the program govc. */
-import * as path from 'node:path';
 import { PortError } from '../../core/errors.ts';
 import { silentLog } from '../../core/log.ts';
 import { shellWord } from '../../core/shell-word.ts';
@@ -15,6 +14,7 @@ import { VmwareOptions } from './options.ts';
 import { aboutServer, planImport, requireFreeName, type VmwarePlan } from './plan.ts';
 import { checkMachine } from './read-back.ts';
 
+/** One OVA holds all disks of the machine. */
 function systemOva(ctx: Context): Artifact {
   const ova = ctx.artifacts.find((a) => a.disk === undefined);
   if (ova === undefined) throw new PortError('BUG', 'upload without an OVA');
@@ -68,8 +68,6 @@ async function publish(
   if (machine.name !== ctx.name) await ask(ctx, 'object.rename', [machine.id, ctx.name], { anywhere: true });
   const ova = systemOva(ctx);
   const content = machine.note?.content ?? 'unverifiable';
-  const further = ctx.artifacts.flatMap((a) => (a.disk === undefined ? [] : [path.basename(a.path)]));
-  if (further.length > 0) ctx.warn(`not imported, files of further disks: ${further.join(', ')}`);
   return {
     platform: vmware.name,
     place: placeOf(ctx),

@@ -3,6 +3,7 @@ import * as z from 'zod';
 import { GIB } from '../../core/sizes.ts';
 import { printable } from '../../core/text.ts';
 import type { UploadContext } from '../../core/uploader.ts';
+import { fileId } from '../../core/work-disks.ts';
 import type { XapiSession } from '../../tools/xapi/session.ts';
 import type { XenOptions } from './options.ts';
 import { KEYS, oneNamed, Reference } from './pool.ts';
@@ -10,12 +11,20 @@ import { KEYS, oneNamed, Reference } from './pool.ts';
 const MEMORY_BYTES = 2 * GIB;
 const PROCESSORS = 2;
 
+/** A disk in the pool. */
+export interface XenDisk {
+  /** Its reference. */
+  vdi: string;
+  /** Id of the disk it shows; undefined for the one the firmware starts from, which comes first. */
+  id: string | undefined;
+}
+
 /** Makes it under a temporary name and marks it complete last; returns its reference. Throws as xapiError. */
 export async function makeTemplate(
   ctx: UploadContext<XenOptions>,
   session: XapiSession,
   name: string,
-  vdi: string,
+  disks: readonly XenDisk[],
   marks: Record<string, string>,
 ): Promise<string> {
   const { options, facts, identity } = ctx;
@@ -40,19 +49,21 @@ export async function makeTemplate(
   await call('VM.set_memory_limits', vm, MEMORY_BYTES, MEMORY_BYTES, MEMORY_BYTES, MEMORY_BYTES);
   await call('VM.set_VCPUs_max', vm, PROCESSORS);
   await call('VM.set_VCPUs_at_startup', vm, PROCESSORS);
-  await call('VBD.create', {
-    VM: vm,
-    VDI: vdi,
-    userdevice: '0',
-    bootable: true,
-    mode: 'RW',
-    type: 'Disk',
-    unpluggable: false,
-    empty: false,
-    other_config: {},
-    qos_algorithm_type: '',
-    qos_algorithm_params: {},
-  });
+  for (const [n, { vdi }] of disks.entries()) {
+    await call('VBD.create', {
+      VM: vm,
+      VDI: vdi,
+      userdevice: String(n),
+      bootable: n === 0,
+      mode: 'RW',
+      type: 'Disk',
+      unpluggable: false,
+      empty: false,
+      other_config: {},
+      qos_algorithm_type: '',
+      qos_algorithm_params: {},
+    });
+  }
   if (options.network !== undefined) {
     await call('VIF.create', {
       VM: vm,
@@ -65,7 +76,9 @@ export async function makeTemplate(
       qos_algorithm_params: {},
     });
   }
-  await call('VDI.set_name_label', vdi, `${ctx.name} disk`);
+  for (const { vdi, id } of disks) {
+    await call('VDI.set_name_label', vdi, `${ctx.name} ${id === undefined ? 'disk' : fileId(id)}`);
+  }
   await call('VM.set_other_config', vm, { ...ours, [KEYS.state]: 'complete' });
   return vm;
 }

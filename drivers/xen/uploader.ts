@@ -20,7 +20,7 @@ import {
   vmsNamed,
   type XenVm,
 } from './pool.ts';
-import { makeTemplate } from './template.ts';
+import { makeTemplate, type XenDisk } from './template.ts';
 
 type Context = UploadContext<XenOptions>;
 
@@ -52,7 +52,7 @@ function plan(ctx: Context): Promise<XenPlan> {
     if (sr.content_type === 'iso') {
       throw new PortError('CONFIG', `xen.sr: ${printable(sr.name_label)} holds ISO images only`);
     }
-    const needed = Math.max(0, ...ctx.artifacts.map((a) => a.bytes));
+    const needed = bytesOf(ctx);
     if (sr.freeBytes < needed) {
       throw new PortError(
         'CLOUD_REFUSED',
@@ -110,17 +110,28 @@ function upload(ctx: Context, { temporaryName }: XenPlan): Promise<CloudImage> {
     if (ready !== undefined) return publish(ctx, session, ready, image, undefined);
     requireFreeName(ctx, await vmsNamed(session, ctx.name));
     await removeLeftovers(session, temporaryName, ctx.mark);
-    const vdi = await sendDisk(ctx, session, temporaryName, image);
-    const content = ctx.options.readBack ? await compare(ctx, session, vdi, image) : 'unverifiable';
-    const vm = await makeTemplate(ctx, session, temporaryName, vdi, {
+    const { readBack } = ctx.options;
+    const disks: XenDisk[] = [];
+    for (const artifact of ctx.artifacts) {
+      const vdi = await sendDisk(ctx, session, temporaryName, artifact);
+      if (readBack) await compare(ctx, session, vdi, artifact);
+      disks.push({ vdi, id: artifact.disk });
+    }
+    const content = readBack ? 'ok' : 'unverifiable';
+    const vm = await makeTemplate(ctx, session, temporaryName, disks, {
       [KEYS.mark]: ctx.mark,
       [KEYS.file]: image.sha256,
       [KEYS.content]: content,
     });
     const made = (await vmsNamed(session, temporaryName)).find((m) => m.id === vm);
     if (made === undefined) throw new PortError('CLOUD', 'the pool does not show the template it made');
-    return publish(ctx, session, made, image, image.bytes);
+    return publish(ctx, session, made, image, bytesOf(ctx));
   });
+}
+
+/** Bytes of all disks' files. */
+function bytesOf(ctx: Context): number {
+  return ctx.artifacts.reduce((sum, a) => sum + a.bytes, 0);
 }
 
 async function sendDisk(ctx: Context, session: XapiSession, name: string, image: Artifact): Promise<string> {
@@ -152,13 +163,13 @@ async function sendDisk(ctx: Context, session: XapiSession, name: string, image:
   return vdi;
 }
 
-async function compare(ctx: Context, session: XapiSession, vdi: string, image: Artifact): Promise<'ok'> {
+async function compare(ctx: Context, session: XapiSession, vdi: string, image: Artifact): Promise<void> {
   const wanted = await ctx.rawSha256(image);
   const totalBytes = image.virtualBytes;
   const found = await vdiSha256(session, vdi, totalBytes, (doneBytes) =>
     ctx.progress({ text: 'reading back', doneBytes, totalBytes }),
   );
-  if (found === wanted) return 'ok';
+  if (found === wanted) return;
   await session.callLast('VDI.destroy', vdi).catch(() => {});
   throw new PortError('CLOUD_MISMATCH', 'the disk reads back from the host as another one than was sent', {
     hint: 'the copy was removed; run the job again',
@@ -190,11 +201,11 @@ async function publish(
     id: vm.uuid,
     name,
     method: 'import-raw-vdi',
-    bytes: image.bytes,
+    bytes: bytesOf(ctx),
     sentBytes: sent ?? 0,
     content: ok ? 'ok' : 'unverifiable',
     proof: ok
-      ? 'the disk was read back from the host; its sha256 is that of the image'
+      ? 'each disk was read back from the host; its sha256 is that of the image'
       : 'not read back, as asked by xen.readBack',
     replaced,
     start: options.template

@@ -1,8 +1,10 @@
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { randomBytes } from 'node:crypto';
+import { mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import * as os from 'node:os';
 import * as path from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test, vi } from 'vitest';
+import { sha256File } from '../../../core/files.ts';
 import { GIB, MIB } from '../../../core/sizes.ts';
 import type { Artifact } from '../../../core/types.ts';
 import type { UploadContext } from '../../../core/uploader.ts';
@@ -11,13 +13,18 @@ import { isTemporaryName, readNote, temporaryName } from '../../../drivers/vmwar
 import { VmwareOptions } from '../../../drivers/vmware/options.ts';
 import { vmwareUploader } from '../../../drivers/vmware/uploader.ts';
 import { documents } from '../../../tools/govc/json.ts';
+import { guestOsOf } from '../../../tools/ova/guest-os.ts';
+import { writeOva as encodeOva } from '../../../tools/ova/write.ts';
+import { requires } from '../../support/requires.ts';
 import { serviceProgram } from '../../support/services.ts';
 import { uploadContext } from '../../support/upload-context.ts';
 import { startVcsim, type Vcsim, writeOva } from './vcsim.ts';
 
 const govcProgram = await serviceProgram('govc');
 const vcsimProgram = await serviceProgram('vcsim');
-const it = test.skipIf(govcProgram === undefined || vcsimProgram === undefined);
+const missing = govcProgram === undefined || vcsimProgram === undefined;
+const it = test.skipIf(missing);
+const withQemu = test.skipIf(missing || requires('qemu-img') !== undefined);
 
 let vcsim: Vcsim;
 let dir: string;
@@ -138,6 +145,44 @@ it('imports an OVA as a template whose bytes the host vouches for (vcsim, govc)'
   expect(unfinished(ctx.mark)).toBe(false);
   // again, as after a kill at the very end: nothing is sent
   expect(await run(ctx)).toMatchObject({ id: image.id, sentBytes: 0, content: 'ok' });
+});
+
+withQemu('imports the OVA the encoder writes, its disk a real VMDK (vcsim, govc)', async () => {
+  const raw = path.join(dir, 'disk.raw');
+  const vmdk = path.join(dir, 'web02.vmdk');
+  writeFileSync(raw, Buffer.concat([randomBytes(5 * MIB), Buffer.alloc(59 * MIB)]));
+  execFileSync('qemu-img', [
+    ...['convert', '-f', 'raw', '-O', 'vmdk', '-o', 'subformat=streamOptimized', raw, vmdk],
+  ]);
+  const machine = {
+    name: 'web02',
+    os: { ...guestOsOf({ distro: 'debian', version: '12' }), title: 'Debian 12' },
+    firmware: 'uefi' as const,
+    cpus: 2,
+    memoryBytes: GIB,
+  };
+  const file = path.join(dir, 'web02.ova');
+  writeFileSync(file, '');
+  const disks = [{ path: vmdk, virtualBytes: 64 * MIB, populatedBytes: 5 * MIB }];
+  await encodeOva(file, machine, disks, { signal: new AbortController().signal });
+  const ctx = context(
+    {
+      platform: 'vmware',
+      path: file,
+      format: 'vmdk',
+      bytes: statSync(file).size,
+      virtualBytes: 64 * MIB,
+      sha256: await sha256File(file),
+    },
+    { name: 'web02' },
+  );
+  ctx.facts.firmware = 'uefi';
+  const image = await run(ctx);
+  expect(image).toMatchObject({ content: 'ok', bytes: statSync(vmdk).size });
+  expect(machines().get('web02')).toMatchObject({ template: true, firmware: 'efi' });
+  const devices = govc('device.ls', '-dc', 'DC0', '-vm', image.id);
+  expect(devices).toContain('ParaVirtualSCSIController');
+  expect(devices).toContain('VirtualVmxnet3');
 });
 
 it('leaves alone a clone that inherited the annotation (vcsim, govc)', async () => {

@@ -114,6 +114,26 @@ it('makes a template of a VHD whose content reads back as it was (double of XAPI
   expect(server.all('VDI')).toHaveLength(1);
 });
 
+it('attaches further disks behind the one it starts from (double of XAPI)', async () => {
+  const first = vhd('first');
+  const second = vhd('second');
+  const ctx = context(first, {
+    name: 'two',
+    artifacts: [first.artifact, { ...second.artifact, disk: 'sdb' }],
+    rawSha256: async (artifact) => (artifact.disk === undefined ? first.raw : second.raw),
+  });
+  expect(await run(ctx)).toMatchObject({
+    content: 'ok',
+    bytes: first.artifact.bytes + second.artifact.bytes,
+  });
+  const order = server.all('VBD').map((vbd) => [vbd.userdevice, vbd.bootable]);
+  expect(order).toEqual([
+    ['0', true],
+    ['1', false],
+  ]);
+  expect(server.all('VDI').map((vdi) => vdi.name_label)).toEqual(['two disk', 'two sdb']);
+});
+
 it('keeps session and password out of addresses (double of XAPI)', async () => {
   await run(context(vhd()));
   const all = server.paths.join('\n');
