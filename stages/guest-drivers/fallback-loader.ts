@@ -35,7 +35,11 @@ export async function planFallbackLoader(guest: GuestFiles, facts: Facts): Promi
   const folders = await guest.list(efi);
   const bootDir = `${efi}/${member(folders, 'BOOT') ?? 'BOOT'}`;
   const present = await guest.list(bootDir);
-  const [shim, grub] = [`shim${arch}.efi`, `grub${arch}.efi`];
+  // SUSE's shim has no architecture in its name and loads `grub.efi`.
+  const [shims, grubs] = [
+    [`shim${arch}.efi`, 'shim.efi'],
+    [`grub${arch}.efi`, 'grub.efi'],
+  ];
   const vendors = folders.filter((f) => f.toLowerCase() !== 'boot' && f.toLowerCase() !== 'microsoft');
   vendors.sort(
     (a, b) => Number(b.toLowerCase() === facts.os.distro) - Number(a.toLowerCase() === facts.os.distro),
@@ -44,8 +48,10 @@ export async function planFallbackLoader(guest: GuestFiles, facts: Facts): Promi
   for (const vendor of vendors) {
     const dir = `${efi}/${vendor}`;
     const names = await guest.list(dir);
-    const shimName = member(names, shim);
-    const grubName = member(names, grub);
+    const shimName = shims.map((n) => member(names, n)).find((n) => n !== undefined);
+    const grubName = (shimName === 'shim.efi' ? grubs.toReversed() : grubs)
+      .map((n) => member(names, n))
+      .find((n) => n !== undefined);
     const main = shimName ?? grubName;
     if (main === undefined || grubName === undefined) continue;
     const copies: LoaderCopy[] = [];
@@ -55,7 +61,9 @@ export async function planFallbackLoader(guest: GuestFiles, facts: Facts): Promi
       return [];
     }
     const beside = [
-      ...(shimName === undefined ? [] : [grubName, member(names, `mm${arch}.efi`)]),
+      ...(shimName === undefined
+        ? []
+        : [grubName, member(names, `mm${arch}.efi`), member(names, 'MokManager.efi')]),
       member(names, 'grub.cfg'),
     ];
     for (const name of beside) {

@@ -67,7 +67,7 @@ function blsEntries(bundle: Bundle): GrubEntry[] {
 function grubFolders(bundle: Bundle): string[] {
   const beside = bundle
     .below('/boot/efi/EFI')
-    .filter((p) => p.endsWith('/grub.cfg') && !/\/BOOT\//i.test(p))
+    .filter((p) => p.endsWith('/grub.cfg') && !/\/EFI\/BOOT\//i.test(p))
     .map((p) => path.posix.dirname(p));
   return ['/boot/grub', '/boot/grub2', ...beside];
 }

@@ -17,7 +17,7 @@ import { diskNames, withRoles } from './disk-roles.ts';
 import { mountGuest } from './mount.ts';
 import { networkFacts } from './network.ts';
 import { osFacts, userFacts } from './os.ts';
-import { agentFacts, parseDpkgStatus } from './packages.ts';
+import { agentFacts, packageFacts } from './packages.ts';
 import { findPages } from './pages.ts';
 import { type Probe, parseProbe } from './probe.ts';
 import { chooseRoot, familyOf, planMounts, refuseBroken } from './root.ts';
@@ -121,7 +121,7 @@ export async function inspectGuest(ctx: InspectContext): Promise<Facts> {
       hint: 'looked for /boot/grub/grub.cfg and /boot/grub2/grub.cfg',
     });
   }
-  const packages = parseDpkgStatus(bundle.text('/var/lib/dpkg/status') ?? '');
+  const packages = await packageFacts(guest, bundle, os);
   const users = userFacts(bundle);
   const services = serviceFacts(bundle);
   ctx.progress({ text: 'listing initramfs contents' });

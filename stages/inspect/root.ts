@@ -16,8 +16,22 @@ export interface System {
   title: string;
 }
 
-const PLANNED =
-  'Debian, Ubuntu and their derivatives are supported now; RHEL, SUSE, Alpine and Arch families are planned';
+const SUPPORTED =
+  'families that are known: Debian and Ubuntu, RHEL and Fedora (from 7), SUSE (from 12), Alpine, Arch';
+
+/** Family by what ID or ID_LIKE names; the first that fits. */
+const FAMILIES: readonly { family: string; ids: RegExp }[] = [
+  { family: 'debian', ids: /^(?:debian|ubuntu)$/ },
+  { family: 'rhel', ids: /^(?:rhel|fedora|centos|rocky|almalinux|ol|amzn)$/ },
+  { family: 'suse', ids: /^(?:suse|opensuse.*|sles.*|sled)$/ },
+  { family: 'alpine', ids: /^alpine$/ },
+  { family: 'arch', ids: /^(?:arch|archarm)$/ },
+];
+/** Older releases build their initramfs with mkinitrd, or boot by GRUB 1. */
+const OLDEST: Readonly<Record<string, { ids: RegExp; version: number }>> = {
+  rhel: { ids: /^(?:rhel|centos|ol|scientific)$/, version: 7 },
+  suse: { ids: /^(?:sles|sled|sles_sap)$/, version: 12 },
+};
 
 function shells(look: Look): boolean {
   return look.has.has('bin/sh') || look.has.has('usr/bin/sh');
@@ -146,12 +160,23 @@ export function chooseRoot(
   return systems[0] ?? refuseNothingFound(probe, targets);
 }
 
-/** Family of a distribution, from ID and ID_LIKE. Throws UNSUPPORTED_OS for families that are not there yet. */
+/** Family of a distribution, from ID and ID_LIKE. Throws UNSUPPORTED_OS for what no family handles, and for old releases. */
 export function familyOf(release: Record<string, string>): string {
   const ids = [release.ID ?? '', ...(release.ID_LIKE ?? '').split(/\s+/)];
-  if (ids.some((id) => id === 'debian' || id === 'ubuntu')) return 'debian';
-  const name = release.PRETTY_NAME ?? release.NAME ?? release.ID ?? 'this system';
-  throw new PortError('UNSUPPORTED_OS', `${printable(name)} cannot be converted yet`, { hint: PLANNED });
+  const name = printable(release.PRETTY_NAME ?? release.NAME ?? release.ID ?? 'this system');
+  for (const id of ids) {
+    const family = FAMILIES.find((f) => f.ids.test(id))?.family;
+    if (family === undefined) continue;
+    const oldest = OLDEST[family];
+    const version = Number.parseInt(release.VERSION_ID ?? '', 10);
+    if (oldest?.ids.test(release.ID ?? '') && version < oldest.version) {
+      throw new PortError('UNSUPPORTED_OS', `${name} is too old: its initramfs is made by mkinitrd`, {
+        hint: 'upgrade the server first, or convert it with virt-v2v, which knows mkinitrd',
+      });
+    }
+    return family;
+  }
+  throw new PortError('UNSUPPORTED_OS', `${name} cannot be converted yet`, { hint: SUPPORTED });
 }
 
 /**

@@ -130,13 +130,14 @@ for t in lib etc/os-release usr/lib/os-release etc/hostname etc/machine-id etc/p
   etc/sysconfig/network etc/sysconfig/network-scripts etc/udev/rules.d etc/nginx etc/apache2 etc/mysql etc/my.cnf \\
   etc/postgresql etc/redis etc/mongod.conf etc/mongodb.conf etc/crontab etc/cron.d var/spool/cron/crontabs etc/init.d etc/rc2.d etc/rc3.d \\
   etc/runlevels boot/grub/grub.cfg boot/grub/grubenv boot/grub2/grub.cfg boot/grub2/grubenv var/lib/dpkg/arch \\
+  boot/loader/entries lib/apk/db/installed usr/lib/apk/db/installed \\
   var/lib/dhcp root/.ssh/authorized_keys; do kept "$t" && set -- "$@" "$t"; done
 for l in $libs; do
-  for t in "$l"/systemd/system "$l"/systemd/network "$l"/netplan "$l"/modules/*/modules.dep "$l"/modules/*/modules.builtin; do
+  for t in "$l"/systemd/system "$l"/systemd/network "$l"/netplan "$l"/modules/*/modules.dep "$l"/modules/*/modules.builtin "$l"/modules/*/pkgbase; do
     kept "$t" && set -- "$@" "$t"
   done
 done
-for t in home/*/.ssh/authorized_keys; do kept "$t" && set -- "$@" "$t"; done
+for t in home/*/.ssh/authorized_keys boot/efi/EFI/*/grub.cfg boot/efi/EFI/*/grubenv; do kept "$t" && set -- "$@" "$t"; done
 {
   find "$@" -maxdepth 5 \\( -type l -o -type f -size -4097k \\) -print0
   kept var/lib/dpkg/status && find var/lib/dpkg/status -type f -size -65537k -print0

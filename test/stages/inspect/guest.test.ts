@@ -6,8 +6,10 @@ import { findCandidates, ownedFolders } from '../../../stages/inspect/candidates
 import { parseFstab } from '../../../stages/inspect/fstab-entries.ts';
 import { networkFacts } from '../../../stages/inspect/network.ts';
 import { elfMachine, parseOsRelease, userFacts } from '../../../stages/inspect/os.ts';
-import { agentFacts, parseDpkgStatus } from '../../../stages/inspect/packages.ts';
+import { agentFacts, parseDpkgStatus, parsePacmanFolders } from '../../../stages/inspect/packages.ts';
 import { serviceFacts } from '../../../stages/inspect/services.ts';
+import { parseApkInstalled } from '../../../tools/apk-database.ts';
+import { parseRpmList } from '../../../tools/rpm-database.ts';
 
 function bundleOf(files: Record<string, string>, links: Record<string, string> = {}): Bundle {
   const bundle = new Bundle();
@@ -143,6 +145,55 @@ describe('boot', () => {
       },
     ]);
   });
+  test('entries of the Boot Loader Specification, the saved one is the default', () => {
+    const bls = (v: string) =>
+      `title T ${v}\nversion ${v}\nlinux /vmlinuz-${v}\ninitrd /initramfs-${v}.img\noptions ro\n`;
+    const boot = ['5.14.0-70', '5.14.0-427'].flatMap((v) => [`boot/vmlinuz-${v}`, `boot/initramfs-${v}.img`]);
+    const files = (config: string, env: string) => ({
+      [config]: 'set default="${saved_entry}"\nblscfg\n',
+      [env]: '# GRUB Environment Block\nsaved_entry=m-5.14.0-70\n',
+      'boot/loader/entries/m-5.14.0-70.conf': bls('5.14.0-70'),
+      'boot/loader/entries/m-5.14.0-427.conf': bls('5.14.0-427'),
+      'boot/loader/entries/m-0-rescue.conf': bls('0-rescue'),
+      '@lists/boot': boot.map((f) => `f\t9\t${f}\t\0`).join(''),
+      '@lists/modules': '5.14.0-70\x005.14.0-427\0',
+    });
+    const found = kernelFacts(bundleOf(files('boot/grub2/grub.cfg', 'boot/grub2/grubenv')));
+    expect(found).toMatchObject([
+      { version: '5.14.0-427', inBootMenu: true, isDefault: false },
+      { version: '5.14.0-70', inBootMenu: true, isDefault: true, initramfs: '/boot/initramfs-5.14.0-70.img' },
+    ]);
+    // RHEL 8 with UEFI has its menu beside the loader.
+    const efi = bundleOf(files('boot/efi/EFI/redhat/grub.cfg', 'boot/efi/EFI/redhat/grubenv'));
+    expect(kernelFacts(efi)).toEqual(found);
+    expect(bootloaderFacts(efi, []).config).toBe('/boot/efi/EFI/redhat/grub.cfg');
+  });
+  test('kernels named by package, by flavour, and lying below /usr', () => {
+    const arch = bundleOf({
+      'usr/lib/modules/6.9.1-arch1-1/pkgbase': 'linux\n',
+      '@lists/boot':
+        'f\t1\tboot/vmlinuz-linux\t\0f\t1\tboot/initramfs-linux.img\t\0f\t1\tboot/initramfs-linux-fallback.img\t\0',
+      '@lists/modules': '6.9.1-arch1-1\0',
+    });
+    expect(kernelFacts(arch)).toMatchObject([
+      { version: '6.9.1-arch1-1', image: '/boot/vmlinuz-linux', initramfs: '/boot/initramfs-linux.img' },
+    ]);
+    const alpine = bundleOf({
+      '@lists/boot': 'f\t1\tboot/vmlinuz-virt\t\0f\t1\tboot/initramfs-virt\t\0',
+      '@lists/modules': '6.6.9-0-virt\x006.6.31-0-virt\0',
+    });
+    expect(kernelFacts(alpine)).toMatchObject([
+      { version: '6.6.31-0-virt', initramfs: '/boot/initramfs-virt' },
+    ]);
+    const suse = bundleOf({
+      '@lists/boot':
+        'l\t1\tboot/vmlinuz-6.4-default\t../usr/lib/modules/6.4-default/vmlinuz\0f\t1\tboot/initrd-6.4-default\t\0',
+      '@lists/modules': '6.4-default\0',
+    });
+    expect(kernelFacts(suse)).toMatchObject([
+      { version: '6.4-default', image: '/boot/vmlinuz-6.4-default', initramfs: '/boot/initrd-6.4-default' },
+    ]);
+  });
   test('loaders on the ESP', () => {
     const list =
       'f\t1\tboot/efi/EFI/debian/shimx64.efi\t\0f\t1\tboot/efi/EFI/BOOT/bootx64.efi\t\0f\t1\tboot/x.efi\t\0';
@@ -211,5 +262,27 @@ test('small formats', () => {
   ).toEqual([
     { platform: 'vmware', package: 'open-vm-tools' },
     { platform: 'qemu', path: '/usr/sbin/qemu-ga' },
+  ]);
+});
+
+test('packages of pacman, apk and rpm', () => {
+  expect(
+    parsePacmanFolders(['gtk3-1:3.24.41-1', 'ca-certificates-20240203-1', 'ALPM_DB_VERSION'], 'x86_64'),
+  ).toEqual([
+    { name: 'gtk3', version: '1:3.24.41-1', architecture: 'x86_64' },
+    { name: 'ca-certificates', version: '20240203-1', architecture: 'x86_64' },
+  ]);
+  const apk = parseApkInstalled(
+    'C:Q1x=\nP:musl\nV:1.2.5-r0\nA:x86_64\np:so:libc.musl-x86_64.so.1=1\nF:lib\n\nP:curl\nV:8.9.1-r1\nA:x86_64\np:cmd:curl=8.9.1-r1 x\n\n',
+  );
+  expect(apk.packages.map((p) => `${p.name} ${p.version}`)).toEqual(['musl 1.2.5-r0', 'curl 8.9.1-r1']);
+  expect([...apk.provides]).toEqual(['musl', 'so:libc.musl-x86_64.so.1', 'curl', 'cmd:curl', 'x']);
+  expect(
+    parseRpmList(
+      'bash\t5.1.8-9.el9\tx86_64\ngpg-pubkey\tfd431d51-4ae0493b\t(none)\nwarning: x\nvim-minimal\t2:8.2-20.el9\tx86_64\n',
+    ),
+  ).toEqual([
+    { name: 'bash', version: '5.1.8-9.el9', architecture: 'x86_64' },
+    { name: 'vim-minimal', version: '2:8.2-20.el9', architecture: 'x86_64' },
   ]);
 });

@@ -114,7 +114,9 @@ describe('what is refused', () => {
     expect(refusal(disk(linux(DEBIAN)))).toBe('OK');
     expect(refusal(disk(linux(DEBIAN), linux('ID=ubuntu\n')))).toBe('SEVERAL_OS');
     expect(refusal(disk(linux(DEBIAN), linux('ID=ubuntu\n')), '/dev/sda2')).toBe('OK');
-    expect(refusal(disk(linux('ID="rocky"\nID_LIKE="rhel centos fedora"\n')))).toBe('UNSUPPORTED_OS');
+    expect(refusal(disk(linux('ID="rocky"\nID_LIKE="rhel centos fedora"\n')))).toBe('OK');
+    expect(refusal(disk(linux('ID=gentoo\n')))).toBe('UNSUPPORTED_OS');
+    expect(refusal(disk(linux('ID="rhel"\nVERSION_ID="6.10"\n')))).toBe('UNSUPPORTED_OS');
     expect(refusal(disk(linux('ID=linuxmint\nID_LIKE="ubuntu debian"\n')))).toBe('OK');
   });
   test('Windows, alone and beside Linux', () => {
