@@ -49,7 +49,12 @@ export const azure: Platform = {
     nic: 'e1000',
     smbios: {
       bios: { vendor: 'American Megatrends Inc.', version: '090008' },
-      system: { manufacturer: 'Microsoft Corporation', product: 'Virtual Machine', version: '7.0' },
+      system: {
+        manufacturer: 'Microsoft Corporation',
+        product: 'Virtual Machine',
+        version: '7.0',
+        uuid: '6d2f0b5e-4c8a-4d5b-9c1f-3c1f2a7e9b04',
+      },
       // cloud-init tools/ds-identify: this asset tag is how Azure says that it is Azure.
       chassis: { manufacturer: 'Microsoft Corporation', asset: '7783-7084-3265-9085-8269-3286-77' },
     },

@@ -39,7 +39,7 @@ export async function openPlace(options: AzureOptions, pollMs = POLL_MS): Promis
       ? undefined
       : serviceUrl(management, 'the resource manager').href.replace(/\/$/, '');
   const compute = new ComputeManagementClient(login, options.subscription, {
-    httpClient: http.client,
+    ...(http.tlsOptions === undefined ? {} : { tlsOptions: http.tlsOptions }),
     // a redirect to another host would take the token with it
     redirectOptions: { maxRetries: 0 },
     ...(endpoint === undefined ? {} : { endpoint, credentials: { scopes: [`${endpoint}/.default`] } }),

@@ -1,6 +1,5 @@
 /** Signed addresses that read one container and nothing else, and how they are taken back. */
 import { randomBytes } from 'node:crypto';
-import { createPipelineRequest } from '@azure/core-rest-pipeline';
 import {
   type BlobServiceClient,
   type ContainerClient,
@@ -13,6 +12,7 @@ import {
 import { PortError } from '../../core/errors.ts';
 import { pause } from '../../core/pause.ts';
 import { printable } from '../../core/text.ts';
+import { HttpClient } from '../openstack/http.ts';
 import type { BlobAccess } from './credentials.ts';
 import type { Transport } from './endpoint.ts';
 import { azureError } from './errors.ts';
@@ -125,11 +125,22 @@ async function statusAt(
   container: ContainerClient,
   signed: string,
   name: string,
+  signal?: AbortSignal,
 ): Promise<number> {
-  const url = `${container.url}/${name}?${signed}`;
-  const allowInsecureConnection = url.startsWith('http:');
-  const request = createPipelineRequest({ url, method: 'HEAD', allowInsecureConnection, timeout: 30_000 });
-  return (await transport.client.sendRequest(request)).status;
+  const http = await HttpClient.create({ caFile: transport.caFile });
+  try {
+    const url = new URL(`${container.url}/${name}?${signed}`);
+    const answer = await http.request(url, {
+      method: 'HEAD',
+      okStatus: [200, 401, 403, 404],
+      signal,
+      what: 'a try of a signed address',
+    });
+    await answer.drain();
+    return answer.status;
+  } finally {
+    await http.close();
+  }
 }
 
 async function waitFor(
@@ -142,7 +153,7 @@ async function waitFor(
 ): Promise<void> {
   const end = performance.now() + POLICY_MS;
   for (;;) {
-    const status = await statusAt(signer, container, signed, name);
+    const status = await statusAt(signer, container, signed, name, signal);
     if ((status === 200) === wanted) return;
     if (performance.now() > end)
       throw new PortError(

@@ -1,7 +1,6 @@
 /** How this machine proves itself to Azure. Nothing of it comes by argv or is kept in a job. */
 
-import type { TokenCredential } from '@azure/core-auth';
-import { DefaultAzureCredential } from '@azure/identity';
+import { DefaultAzureCredential, type TokenCredential } from '@azure/identity';
 import { AnonymousCredential, StorageSharedKeyCredential } from '@azure/storage-blob';
 import { PortError } from '../../core/errors.ts';
 import { serviceUrl, type Transport } from './endpoint.ts';
@@ -21,14 +20,12 @@ export interface LoginOptions {
 
 /** The SDK's usual chain: environment, workload identity, managed identity, Azure CLI and others. */
 export function tokenCredential({ transport, authority }: LoginOptions): TokenCredential {
-  if (authority === undefined) return new DefaultAzureCredential({ httpClient: transport.client });
+  const { tlsOptions } = transport;
+  const trust = tlsOptions === undefined ? {} : { tlsOptions };
+  if (authority === undefined) return new DefaultAzureCredential(trust);
   const { href } = serviceUrl(authority, 'the login service');
   // An authority of its own is not in the public list of clouds.
-  return new DefaultAzureCredential({
-    httpClient: transport.client,
-    authorityHost: href,
-    disableInstanceDiscovery: true,
-  });
+  return new DefaultAzureCredential({ ...trust, authorityHost: href, disableInstanceDiscovery: true });
 }
 
 function fromConnectionString(text: string): Map<string, string> {

@@ -2,7 +2,6 @@
 import * as fs from 'node:fs/promises';
 import { Agent } from 'node:https';
 import { rootCertificates } from 'node:tls';
-import { createDefaultHttpClient, type HttpClient } from '@azure/core-rest-pipeline';
 import { PortError } from '../../core/errors.ts';
 import { printable } from '../../core/text.ts';
 
@@ -43,17 +42,17 @@ export function blobServiceUrl(account: string, endpoint?: string): string {
   return url.href.replace(/\/+$/, '');
 }
 
-/** How requests travel: the SDKs of the resource manager and of blobs take it in two forms. */
+/** Whom requests trust: the SDKs of the resource manager and of blobs take it in two forms. */
 export interface Transport {
-  client: HttpClient;
-  /** Only where further authorities are trusted. */
+  caFile: string | undefined;
+  /** Both only where further authorities are trusted. */
+  tlsOptions: { ca: string } | undefined;
   agent: Agent | undefined;
 }
 
-/** The usual one, with the authorities of a PEM file besides the known ones. Throws CONFIG. */
+/** The usual authorities, with those of a PEM file besides. Throws CONFIG. */
 export async function transport(caFile?: string): Promise<Transport> {
-  const client = createDefaultHttpClient();
-  if (caFile === undefined) return { client, agent: undefined };
+  if (caFile === undefined) return { caFile, tlsOptions: undefined, agent: undefined };
   const own = await fs.readFile(caFile, 'utf8').catch((error: unknown) => {
     throw new PortError(
       'CONFIG',
@@ -63,14 +62,6 @@ export async function transport(caFile?: string): Promise<Transport> {
       },
     );
   });
-  const agent = new Agent({ keepAlive: true, ca: [...rootCertificates, own] });
-  return {
-    agent,
-    client: {
-      sendRequest: (request) => {
-        if (request.url.startsWith('https:')) request.agent = agent;
-        return client.sendRequest(request);
-      },
-    },
-  };
+  const ca = [...rootCertificates, own].join('\n');
+  return { caFile, tlsOptions: { ca }, agent: new Agent({ keepAlive: true, ca }) };
 }
