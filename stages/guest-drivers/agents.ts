@@ -4,14 +4,17 @@ import type { StageContext } from '../../core/stage.ts';
 import type { Family } from '../../families/family.ts';
 import type { UnitedNeeds } from './needs.ts';
 
-/** Inspection and platforms may name one hypervisor differently. */
-const SAME: Readonly<Record<string, string>> = {
-  kvm: 'qemu',
-  openstack: 'qemu',
-  oci: 'qemu',
-  hyperv: 'azure',
+/** Platforms, other than the one an agent is named after, on the same hypervisor: it stays when one of them is chosen. */
+const SERVES: Readonly<Record<string, readonly string[]>> = {
+  kvm: ['qemu', 'openstack', 'oci', 'alibaba'],
+  qemu: ['openstack', 'oci', 'alibaba'],
+  hyperv: ['azure'],
 };
-const canonical = (name: string) => SAME[name] ?? name;
+
+function serves(agent: string, targets: ReadonlySet<string>): boolean {
+  // `any` is what serves every platform, such as cloud-init.
+  return agent === 'any' || [agent, ...(SERVES[agent] ?? [])].some((name) => targets.has(name));
+}
 
 /** Packages to remove; the rest is told with `warn`. */
 export function agentsToRemove(
@@ -21,13 +24,12 @@ export function agentsToRemove(
   warn: (text: string) => void,
 ): string[] {
   const facts: Facts = ctx.facts;
-  const targets = new Set(ctx.platforms.map((p) => canonical(p.name)));
+  const targets = new Set(ctx.platforms.map((p) => p.name));
   const wanted = new Set(needs.agents.flatMap((role) => family.packagesFor(role, facts)));
   const installed = new Set(facts.packages.map((p) => p.name));
   const names = new Set<string>();
   for (const agent of facts.agents) {
-    // `any` is what serves every platform, such as cloud-init.
-    if (agent.platform === 'any' || targets.has(canonical(agent.platform))) continue;
+    if (serves(agent.platform, targets)) continue;
     if (agent.package === undefined) {
       warn(
         `${agent.path ?? agent.platform}: tools of ${agent.platform} installed without a package; not removed`,

@@ -49,22 +49,37 @@ export async function packageFacts(
   }
 }
 
-/** Packages that belong to a platform, by name. */
+/**
+ * Packages that belong to a platform, by name. Sources: cloudbase/coriolis:coriolis/osmorphing,
+ * libguestfs/virt-v2v:convert, GoogleCloudPlatform/compute-image-import; `physical` are what vendors of servers ship for their
+ * RAID controllers and management processors, which no virtual machine has.
+ */
 const AGENT_PACKAGES: readonly { platform: string; names: RegExp }[] = [
   {
     platform: 'vmware',
-    names: /^(open-vm-tools(-.*)?|vmware-tools-.*|kmod-vmware-tools.*|open-vm-tools-dkms)$/,
+    names: /^(open-vm-tools(-.*)?|vmware-tools-.*|kmod-vmware-tools.*)$/,
   },
-  { platform: 'virtualbox', names: /^(virtualbox-guest-.*|virtualbox-ose-guest-.*)$/ },
-  { platform: 'xen', names: /^xe-guest-utilities.*$/ },
+  { platform: 'virtualbox', names: /^virtualbox-(ose-)?guest-.*$/ },
+  { platform: 'xen', names: /^(xe-guest-utilities.*|xen-guest-agent)$/ },
+  { platform: 'azure', names: /^(waagent|walinuxagent|WALinuxAgent.*|python\d*-azure-agent)$/ },
+  { platform: 'hyperv', names: /^(hyperv-daemons|hyper-v|linux-cloud-tools-(azure|common|virtual))$/ },
   {
-    platform: 'azure',
-    names:
-      /^(waagent|walinuxagent|WALinuxAgent.*|python\d*-azure-agent|hyperv-daemons|hyper-v|linux-cloud-tools-azure)$/,
+    platform: 'aws',
+    names: /^(amazon-ssm-agent|amazon-ec2-utils|amazon-cloudwatch-agent|amazon-efs-utils|ec2-.*)$/,
   },
-  { platform: 'aws', names: /^(amazon-ssm-agent|amazon-ec2-utils|ec2-.*|amazon-efs-utils)$/ },
-  { platform: 'gcp', names: /^(google-(guest-agent|compute-engine.*|osconfig-agent|guest-.*)|gce-.*)$/ },
+  {
+    platform: 'gcp',
+    names:
+      /^(google-(guest-.*|compute-engine.*|osconfig-agent|cloud-ops-agent|fluentd)|stackdriver-agent|gce-.*)$/,
+  },
+  { platform: 'oci', names: /^(oracle-cloud-agent|oci-utils)$/ },
+  { platform: 'alibaba', names: /^(aliyun[-_]assist|cloudmonitor)$/ },
   { platform: 'qemu', names: /^qemu-guest-agent$/ },
+  {
+    platform: 'physical',
+    names:
+      /^(srvadmin-.*|hp-health|hp-snmp-agents|hponcfg|amsd|(hp)?ssacli|(hp)?ssaducli|megacli|(stor|perc)cli(64)?)$/,
+  },
   { platform: 'any', names: /^cloud-init$/ },
 ];
 
