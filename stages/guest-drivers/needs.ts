@@ -65,7 +65,9 @@ export interface KernelPlan {
   version: string;
   /** Needed storage modules its initramfs must hold (those not built in). */
   required: string[];
-  /** Of these, what the listed initramfs lacks now; empty means no rebuild. */
+  /** Those for less usual disks of a platform: wanted in the initramfs, never a reason to refuse. */
+  extras: string[];
+  /** Of both, what the listed initramfs lacks now; empty means no rebuild. */
   lacking: string[];
 }
 
@@ -104,16 +106,17 @@ export function planKernels(facts: Facts, needs: UnitedNeeds, warn: (text: strin
       }
       warn(text);
     }
-    const required = unite([needs.storageModules, needs.storageExtras]).filter(
-      (m) => kernel.modules.includes(m) && !kernel.builtin.includes(m),
-    );
-    const lacking = required.filter((m) => !kernel.initramfsModules.includes(m));
+    const loadable = (m: string) => kernel.modules.includes(m) && !kernel.builtin.includes(m);
+    const early = (m: string) => kernel.initramfsModules.includes(m);
+    const required = needs.storageModules.filter(loadable);
+    const extras = needs.storageExtras.filter((m) => loadable(m) && !required.includes(m));
+    const lacking = [...required, ...extras].filter((m) => !early(m));
     if (lacking.length > 0 && kernel.initramfs === undefined) {
       const text = `kernel ${kernel.version} boots without an initramfs and has ${lacking.join(', ')} only as modules`;
-      if (isDefault) throw new PortError('GUEST_BROKEN', text);
+      if (isDefault && required.some((m) => !early(m))) throw new PortError('GUEST_BROKEN', text);
       warn(text);
-      return { version: kernel.version, required: [], lacking: [] };
+      return { version: kernel.version, required: [], extras: [], lacking: [] };
     }
-    return { version: kernel.version, required, lacking };
+    return { version: kernel.version, required, extras, lacking };
   });
 }

@@ -98,6 +98,12 @@ async function proveInitramfs(
         { hint: 'look for hooks or configuration below /etc/initramfs-tools that leave modules out' },
       );
     }
+    const without = plan.extras.filter((m) => !listing.modules.includes(m));
+    if (without.length > 0) {
+      ctx.warn(
+        `the new initramfs of kernel ${plan.version} has no ${without.join(', ')}: less usual disks of the platforms are not found`,
+      );
+    }
     if (repackLevel !== undefined && (await repackInitramfs(built, packed, repackLevel, ctx.signal))) {
       const small = await listInitramfs(packed, ctx.signal);
       if (small.files.join('\n') !== listing.files.join('\n')) {

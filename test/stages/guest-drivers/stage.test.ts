@@ -140,6 +140,53 @@ describe('guest-drivers on a BIOS server', () => {
     });
   });
 
+  test('an extra the guest does not put in is a warning, and the listing says where it is', async () => {
+    const extra = platformsNamed(['alibaba']);
+    guest = await makeTree({
+      ...BIOS_TREE,
+      'lib/modules/6.1.0-9-amd64/modules.dep':
+        'kernel/nvme.ko: kernel/nvme-core.ko\nkernel/virtio_blk.ko: kernel/virtio.ko\n',
+    });
+    const found = facts({ kernels: [kernel({ modules: [...STORAGE, 'nvme', 'virtio_net'] })] });
+    const ctx = makeContext({
+      stage: 'guest-drivers',
+      guest,
+      facts: found,
+      platforms: extra,
+      out: guest.root,
+    });
+    guest.answer = async ({ what }) => {
+      if (what.includes('update-initramfs -c')) {
+        const modules = STORAGE.map((m) => `lib/modules/v/${m}.ko`);
+        await fs.writeFile(path.join(guest.root, 'boot/initrd.img-6.1.0-9-amd64'), cpio(modules));
+      }
+      return '';
+    };
+    const plan = await stage.plan(ctx);
+    expect(plan.kernels[0]).toMatchObject({
+      required: ['virtio_pci', 'virtio_blk'],
+      extras: ['nvme', 'virtio_scsi', 'sd_mod'],
+      lacking: ['virtio_pci', 'virtio_blk', 'nvme', 'virtio_scsi'],
+    });
+    const { listings } = await stage.run(ctx, plan);
+    expect(ctx.warnings.join('\n')).toContain('6.1.0-9-amd64 has no nvme:');
+    const listed = (module: string) => listings.find((l) => l.module === module);
+    expect(listed('nvme')).toMatchObject({ where: 'image', lackingDependencies: ['nvme_core'] });
+    expect(listed('virtio_blk')).toMatchObject({ where: 'initramfs', lackingDependencies: ['virtio'] });
+    expect(listed('virtio_scsi')).toMatchObject({ where: 'initramfs', lackingDependencies: [] });
+  });
+
+  test('a kernel without a module names the platforms that need it', () => {
+    const asked = platformsNamed(['aws', 'openstack']);
+    const found = facts({ kernels: [kernel({ modules: [...STORAGE, 'virtio_net', 'ena'] })] });
+    expect(() => planKernels(found, uniteNeeds(asked), () => undefined)).toThrow(
+      expect.objectContaining({
+        code: 'GUEST_BROKEN',
+        message: expect.stringMatching(/no nvme \(Amazon EC2\), .*xen_blkfront \(Amazon EC2\)/),
+      }),
+    );
+  });
+
   test('a full /boot is refused in the plan', async () => {
     const filesystems = sampleFacts().filesystems.map((f) => ({ ...f, freeBytes: 2 ** 20 }));
     const ctx = await makeJob(BIOS_TREE, facts({ filesystems }));
@@ -177,7 +224,9 @@ describe('kernels', () => {
   test('the default kernel must have every driver, another one is a warning', async () => {
     guest = await makeTree({});
     const poor = kernel({ version: '5.10', isDefault: false, modules: ['virtio_net'] });
-    expect(() => plan([{ ...poor, isDefault: true }])).toThrow(/kernel 5\.10 has no virtio_pci \(OpenStack \(KVM\), QEMU and libvirt\), virtio_blk/);
+    expect(() => plan([{ ...poor, isDefault: true }])).toThrow(
+      /kernel 5\.10 has no virtio_pci \(OpenStack \(KVM\), QEMU and libvirt\), virtio_blk/,
+    );
     const warnings: string[] = [];
     plan([kernel(), poor], (text) => warnings.push(text));
     expect(warnings).toHaveLength(1);
