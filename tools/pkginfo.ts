@@ -5,7 +5,7 @@ import { extract } from 'tar-stream';
 import { PortError } from '../core/errors.ts';
 
 /** What a package says about itself; dependencies without version conditions, conflicts left out. */
-export interface PkgInfo {
+interface PkgInfo {
   name: string;
   version: string;
   architecture: string;
@@ -21,7 +21,7 @@ function bare(word: string): string {
 }
 
 /** Reads the text of `.PKGINFO`; undefined when it names no package. */
-export function parsePkgInfo(text: string): PkgInfo | undefined {
+function parsePkgInfo(text: string): PkgInfo | undefined {
   const values = (key: string) =>
     text.split('\n').flatMap((line) => {
       const match = /^([a-z_]+) = (.*)$/.exec(line);

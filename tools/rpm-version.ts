@@ -1,7 +1,7 @@
 /** Order of RPM versions (rpm: rpmio/rpmvercmp.c). */
 
 /** Compares one version or release. Digits count as numbers and are newer than letters; `~` is older than the end, `^` newer. */
-export function compareRpmPart(a: string, b: string): number {
+function compareRpmPart(a: string, b: string): number {
   const parts = (text: string) => text.match(/\d+|[A-Za-z]+|[~^]/g) ?? [];
   const [left, right] = [parts(a), parts(b)];
   for (let i = 0; i < Math.max(left.length, right.length); i++) {
