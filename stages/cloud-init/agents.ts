@@ -6,7 +6,7 @@ import type { GuestFiles } from '../../core/guest.ts';
 import type { AgentRole } from '../../core/platform.ts';
 import { textEdit } from '../../families/edits.ts';
 import type { FileEdit } from '../../families/family.ts';
-import { setSettings } from '../../tools/plain-settings.ts';
+import { type Setting, setSettings } from '../../tools/plain-settings.ts';
 
 /** When a unit may start. systemd.unit(5) knows the virtualisation; DMI tells clouds on the same hypervisor apart. */
 type Belongs =
@@ -17,7 +17,9 @@ type Belongs =
 interface Configuration {
   path: string;
   /** `key=value` lines; for `ini` below the section. */
-  settings: readonly { section?: string; key: string; value: string }[];
+  settings: readonly Setting[];
+  /** What only a moved server gets: its accounts are its own. */
+  moved?: readonly Setting[];
   why: string;
 }
 
@@ -34,7 +36,14 @@ const GCE: Belongs = { dmi: 'product_name', equals: 'Google Compute Engine' };
 
 const AGENTS: Readonly<Partial<Record<AgentRole, AgentRow>>> = {
   'azure-agent': {
-    units: ['walinuxagent.service', 'waagent.service'],
+    // The last three are of Debian 11.
+    units: [
+      'walinuxagent.service',
+      'waagent.service',
+      'waagent-apt.service',
+      'waagent-provision.service',
+      'waagent-resourcedisk.service',
+    ],
     belongs: AZURE,
     configuration: {
       path: '/etc/waagent.conf',
@@ -77,7 +86,9 @@ const AGENTS: Readonly<Partial<Record<AgentRole, AgentRow>>> = {
         { section: 'InstanceSetup', key: 'set_boto_config', value: 'false' },
         { section: 'NetworkInterfaces', key: 'setup', value: 'false' },
       ],
-      why: 'host keys and network stay what the server and cloud-init made them',
+      // cloud-init gives the key of the cloud to the default account; here metadata would make more, with sudo.
+      moved: [{ section: 'Daemons', key: 'accounts_daemon', value: 'false' }],
+      why: 'host keys, accounts and network stay what the server and cloud-init made them',
     },
   },
   'google-oslogin': { units: ['google-oslogin-cache.service', 'google-oslogin-cache.timer'], belongs: GCE },
@@ -110,7 +121,11 @@ async function hasUnit(guest: GuestFiles, unit: string): Promise<boolean> {
 }
 
 /** Drop-ins and settings for the agents that are in the guest; reads only. */
-export async function agentEdits(guest: GuestFiles, roles: readonly AgentRole[]): Promise<FileEdit[]> {
+export async function agentEdits(
+  guest: GuestFiles,
+  roles: readonly AgentRole[],
+  generalize: boolean,
+): Promise<FileEdit[]> {
   const edits: FileEdit[] = [];
   for (const role of roles) {
     const row = AGENTS[role];
@@ -131,9 +146,10 @@ export async function agentEdits(guest: GuestFiles, roles: readonly AgentRole[])
       );
     }
     if (!found || row.configuration === undefined) continue;
-    const { path, settings, why } = row.configuration;
+    const { path, settings, moved = [], why } = row.configuration;
+    const wanted = generalize ? settings : [...settings, ...moved];
     const before = await guest.readText(path);
-    edits.push(...textEdit(path, before, setSettings(before ?? '', settings), why));
+    edits.push(...textEdit(path, before, setSettings(before ?? '', wanted), why));
   }
   return edits;
 }

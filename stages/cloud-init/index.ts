@@ -257,7 +257,7 @@ export const stage: Stage<CloudInitPlan, CloudInitResult> = {
     if (plan.hadCloudInit) await resetState(ctx);
     await applyEdits(ctx, [
       ...(await configEdit(ctx, plan.datasources)),
-      ...(await agentEdits(guest, rolesOf(ctx))),
+      ...(await agentEdits(guest, rolesOf(ctx), ctx.request.generalize)),
       ...(await clockEdits(guest, facts, ctx.platforms)),
     ]);
     await enableUnits(ctx);

@@ -34,7 +34,7 @@ describe('agents of one platform', () => {
   test('start where they belong; what a moved server keeps is theirs no more', async () => {
     guest = await makeTree(TREE);
     const ctx = makeContext({ stage: 'cloud-init', guest, facts: sampleFacts(), platforms: [] });
-    await applyEdits(ctx, await agentEdits(guest, ALL));
+    await applyEdits(ctx, await agentEdits(guest, ALL, false));
     expect(await conf('walinuxagent.service')).toContain(
       'ExecCondition=grep -qsxF "7783-7084-3265-9085-8269-3286-77" /sys/class/dmi/id/chassis_asset_tag\n',
     );
@@ -48,14 +48,25 @@ describe('agents of one platform', () => {
     expect(await guest.readText('/etc/default/instance_configs.cfg')).toMatch(
       /\[InstanceSetup\]\nset_host_keys=false\n[\s\S]*\[NetworkInterfaces\]\nsetup=false\n/,
     );
-    expect(await agentEdits(guest, ALL)).toEqual([]);
+    expect(await guest.readText('/etc/default/instance_configs.cfg')).toContain('accounts_daemon=false');
+    expect(await agentEdits(guest, ALL, false)).toEqual([]);
+  });
+
+  test('a template leaves accounts to the cloud', async () => {
+    guest = await makeTree(TREE);
+    const edits = await agentEdits(guest, ALL, true);
+    const google = edits.find((e) => e.path === '/etc/default/instance_configs.cfg');
+    expect(google?.after).toContain('set_host_keys=false');
+    expect(google?.after).not.toContain('accounts_daemon');
   });
 
   test('agents that are not there, or that no platform asks for, leave nothing', async () => {
     guest = await makeTree({ 'etc/waagent.conf': 'Provisioning.Agent=auto\n' });
-    expect(await agentEdits(guest, ALL)).toEqual([]);
+    expect(await agentEdits(guest, ALL, false)).toEqual([]);
     await fs.rm(guest.root, { recursive: true });
     guest = await makeTree(TREE);
-    expect(await agentEdits(guest, ['cloud-init', 'qemu-guest-agent', 'growpart', 'fetch'])).toEqual([]);
+    expect(await agentEdits(guest, ['cloud-init', 'qemu-guest-agent', 'growpart', 'fetch'], false)).toEqual(
+      [],
+    );
   });
 });
