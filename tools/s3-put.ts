@@ -10,6 +10,7 @@ import PQueue from 'p-queue';
 import { asPortError, PortError } from '../core/errors.ts';
 import { MIB } from '../core/sizes.ts';
 import { printable } from '../core/text.ts';
+import { isMissing, type S3Place, s3Error } from './s3-errors.ts';
 
 /** S3 takes 10000 parts; some gates fewer. */
 const MOST_PARTS = 9_000;
@@ -17,20 +18,6 @@ const PART_BYTES = 16 * MIB;
 /** Each lane holds one part in memory. */
 const LANES = 4;
 const ATTEMPTS = 6;
-
-/** Where and as whom. */
-export interface S3Place {
-  /** https, or http on this machine. */
-  endpoint: string;
-  region: string;
-  bucket: string;
-  /** The bucket in the path instead of the host name. */
-  pathStyle: boolean;
-  /** Amazon's usual ways (environment, profile) when absent. */
-  credentials?: { accessKeyId: string; secretAccessKey: string; sessionToken?: string };
-  /** What the user can do when the keys are missing or not accepted. */
-  loginHint: string;
-}
 
 /** What to put. */
 export interface S3File {
@@ -44,38 +31,6 @@ export interface S3File {
   /** Bytes that are in the store now. */
   onBytes: (bytes: number) => void;
 }
-
-/** The parts of an SDK error that are looked at. */
-interface SdkError {
-  name?: string;
-  message?: string;
-  code?: string;
-  $metadata?: { httpStatusCode?: number };
-}
-
-const NO_ACCESS =
-  /Credential|InvalidAccessKeyId|SignatureDoesNotMatch|ExpiredToken|InvalidToken|RequestTimeTooSkewed|TokenRefresh/;
-
-function s3Error(error: unknown, what: string, place: S3Place, signal?: AbortSignal): PortError {
-  if (signal?.aborted) return new PortError('INTERRUPTED', 'interrupted', { cause: error });
-  if (error instanceof PortError) return error;
-  const { name = '', message = '', code = '', $metadata } = (error ?? {}) as SdkError;
-  const status = $metadata?.httpStatusCode ?? 0;
-  const told = `${what}: ${printable(message || name).slice(0, 300)}`;
-  if (NO_ACCESS.test(name) || status === 401)
-    return new PortError('CLOUD_LOGIN', told, { cause: error, hint: place.loginHint });
-  if (name === 'NoSuchBucket')
-    return new PortError('CLOUD_REFUSED', `there is no bucket ${place.bucket}`, { cause: error });
-  if (status === 403 || /Quota|InsufficientStorage/.test(name))
-    return new PortError('CLOUD_REFUSED', told, { cause: error });
-  const temporary = status >= 500 || status === 429 || /^E[A-Z]+$|Timeout/.test(`${code}${name}`);
-  return new PortError('CLOUD', told, { cause: error, temporary });
-}
-
-const isMissing = (error: unknown): boolean => {
-  const { name = '', $metadata } = (error ?? {}) as SdkError;
-  return $metadata?.httpStatusCode === 404 && name !== 'NoSuchBucket';
-};
 
 /** A bucket behind an S3 gate. Throws CLOUD, CLOUD_LOGIN, CLOUD_REFUSED, CLOUD_MISMATCH, SOURCE_CHANGED, INTERRUPTED. */
 export class S3Bucket {
