@@ -6,6 +6,7 @@ import { execFileSync } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { createReadStream, createWriteStream, mkdtempSync, rmSync, statSync, truncateSync } from 'node:fs';
 import * as http from 'node:http';
+import * as https from 'node:https';
 import * as os from 'node:os';
 import * as path from 'node:path';
 import { text } from 'node:stream/consumers';
@@ -45,9 +46,17 @@ export class XapiServer {
   readonly methods: string[] = [];
   faults: Faults = {};
   readonly #sessions = new Set<string>();
-  readonly #server = http.createServer((req, res) => {
-    this.#handle(req, res).catch((error: unknown) => res.destroy(error as Error));
-  });
+  readonly #server: http.Server | https.Server;
+  readonly #scheme: 'http' | 'https';
+
+  /** Behind TLS where it is given a key and certificate, PEM. */
+  constructor(tls?: { key: string; cert: string }) {
+    const listener: http.RequestListener = (req, res) => {
+      this.#handle(req, res).catch((error: unknown) => res.destroy(error as Error));
+    };
+    this.#scheme = tls === undefined ? 'http' : 'https';
+    this.#server = tls === undefined ? http.createServer(listener) : https.createServer(tls, listener);
+  }
 
   async start(): Promise<string> {
     this.add('SR', {
@@ -67,7 +76,7 @@ export class XapiServer {
     });
     await new Promise<void>((resolve) => this.#server.listen(0, '127.0.0.1', resolve));
     const { port } = this.#server.address() as { port: number };
-    return `http://127.0.0.1:${port}`;
+    return `${this.#scheme}://127.0.0.1:${port}`;
   }
 
   stop(): void {

@@ -230,6 +230,47 @@ it.each([
   expect(server.openSessions).toBe(0);
 });
 
+test.skipIf(requires('qemu-img', 'openssl'))(
+  'believes the host only by a certificate of the authority that was named (double of XAPI)',
+  async () => {
+    const at = (name: string) => path.join(dir, name);
+    execFileSync(
+      'openssl',
+      [
+        'req',
+        '-x509',
+        '-newkey',
+        'ec',
+        '-pkeyopt',
+        'ec_paramgen_curve:P-256',
+        '-nodes',
+        '-subj',
+        '/CN=xapi',
+      ].concat([
+        ...['-addext', 'subjectAltName=IP:127.0.0.1', '-keyout', at('key.pem'), '-out', at('cert.pem')],
+      ]),
+      { stdio: 'pipe' },
+    );
+    const tls = { key: readFileSync(at('key.pem'), 'utf8'), cert: readFileSync(at('cert.pem'), 'utf8') };
+    const secure = new XapiServer(tls);
+    try {
+      const given = { url: await secure.start() };
+      vi.stubEnv('XAPI_PASSWORD', secure.password);
+      const error = await xenUploader.plan(context(undefined, {}, given)).catch((e: unknown) => e);
+      expect(error).toMatchObject({
+        code: 'CLOUD',
+        temporary: false,
+        hint: expect.stringContaining('caFile'),
+      });
+      expect(secure.methods).toEqual([]);
+      const ctx = context(vhd(), { name: 'secure' }, { ...given, caFile: at('cert.pem') });
+      expect(await run(ctx)).toMatchObject({ content: 'ok' });
+    } finally {
+      secure.stop();
+    }
+  },
+);
+
 it('needs https but on loopback, and a password that is right (double of XAPI)', async () => {
   const plain = context(undefined, {}, { url: 'http://xen.example' });
   await expect(xenUploader.plan(plain)).rejects.toMatchObject({ code: 'CONFIG' });
