@@ -40,6 +40,8 @@ export interface GuestNeeds {
   templateAgents?: readonly AgentRole[];
   /** cloud-init datasources in order. */
   datasources: readonly string[];
+  /** Settings of a datasource, as cloud-init's `datasource:` has them; each value one line of YAML. */
+  datasourceSettings?: Readonly<Record<string, Readonly<Record<string, string>>>>;
   /** Clocks chrony is given on this platform. */
   clocks?: readonly Clock[];
 }

@@ -99,6 +99,8 @@ export interface Artifact {
 export interface ModuleListing {
   /** As in /lib/modules/VERSION. */
   kernel: string;
+  /** True for the one the boot menu starts by itself. */
+  isDefault: boolean;
   /** With `_`. */
   module: string;
   /** `initramfs` counts more than `image` (/lib/modules); `builtin` is in the kernel itself. */
@@ -132,11 +134,25 @@ export interface LazyAccess {
   seconds: number;
 }
 
+/** How something the platform needs was proven. */
+export interface Claim {
+  /** What it is about: `NVMe disk`, `Elastic Network Adapter`. */
+  name: string;
+  /**
+   * `booted`: the image ran on it. `listed`: the drivers are where the default kernel must find them; no emulator has the device. `unproven`: nothing here can tell. `missing`: looked for and not there.
+   */
+  proof: 'booted' | 'listed' | 'unproven' | 'missing';
+  detail: string;
+}
+
 /** Verification of one platform. */
 export interface Verification {
   platform: string;
+  /** Every check passed, and no claim is missing. */
   verified: boolean;
   checks: Check[];
+  /** What of the platform was booted, listed or not proven. Absent in older jobs. */
+  claims?: Claim[];
   seconds: number;
   serialLog: string;
   screenshot?: string;

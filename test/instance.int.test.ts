@@ -13,8 +13,9 @@ import { verifyImage } from '../stages/verify/verify-image.ts';
 import { pointerMeta } from '../tools/config-drive.ts';
 import { STUB_NAME } from '../tools/guest-side.ts';
 import { probeKvm } from '../tools/kvm.ts';
+import { GUEST_NETWORKS } from '../tools/metadata/network.ts';
 import { writeMetadataIso } from '../tools/metadata-disk.ts';
-import { GUEST_STORE_ADDRESS, shortTmpdir, startMachine } from '../tools/qemu-system.ts';
+import { shortTmpdir, startMachine } from '../tools/qemu-system.ts';
 import { cannotMount } from './support/disk-guest.ts';
 import { baseImage, instanceDisk, KERNEL_ARGUMENTS, storeSet } from './support/instance-image.ts';
 import { Instance } from './support/instance-machine.ts';
@@ -33,7 +34,7 @@ const missing =
     'setfacl',
     'setfattr',
   ) ?? cannotMount();
-const ADDRESS = `http://${GUEST_STORE_ADDRESS}`;
+const ADDRESS = `http://${GUEST_NETWORKS.nocloud.store}`;
 
 /** Data sets and who needs them. Each stands for one thing that may go wrong, or one place to find the document. */
 const SETS = {

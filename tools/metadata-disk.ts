@@ -22,6 +22,15 @@ export async function writeMetadataDisk(
 ): Promise<void> {
   const files = kind === 'config-drive' ? configDriveFiles(meta) : noCloudFiles(meta);
   const label = kind === 'config-drive' ? 'config-2' : 'cidata';
+  const write = options.format === 'vfat' ? writeVfat : writeIso;
+  await withTree(files, (tree) => write(target, label, tree, options.signal));
+}
+
+/** The files as a folder, for as long as `use` runs. */
+async function withTree(
+  files: Iterable<readonly [name: string, content: string]>,
+  use: (tree: string) => Promise<void>,
+): Promise<void> {
   const tree = await mkdtemp(path.join(tmpdir(), 'port-image-seed-'));
   try {
     for (const [name, content] of files) {
@@ -29,11 +38,20 @@ export async function writeMetadataDisk(
       await mkdir(path.dirname(file), { recursive: true });
       await writeFile(file, content);
     }
-    const write = options.format === 'vfat' ? writeVfat : writeIso;
-    await write(target, label, tree, options.signal);
+    await use(tree);
   } finally {
     await rm(tree, { recursive: true, force: true });
   }
+}
+
+/** Writes an ISO with these files, as Nova does. Throws PROGRAM_MISSING, PROGRAM_FAILED. */
+export async function writeFilesIso(
+  target: string,
+  label: string,
+  files: Iterable<readonly [name: string, content: string]>,
+  signal?: AbortSignal,
+): Promise<void> {
+  await withTree(files, (tree) => writeIso(target, label, tree, signal));
 }
 
 /** Writes the ISO of a config drive or NoCloud seed. */

@@ -12,9 +12,7 @@ import type { BootProfile, DiskBus } from '../core/platform.ts';
 import { MIB } from '../core/sizes.ts';
 import { type Background, startBackground } from './background.ts';
 import { JsonRequests, listenUnix, onLines, type UnixListener } from './line-socket.ts';
-
-/** Address at which the guest finds our port, inside QEMU's user-mode network. */
-export const GUEST_STORE_ADDRESS = '10.0.2.100';
+import { GUEST_NETWORKS, type GuestNetwork } from './metadata/network.ts';
 
 /** OVMF builds by preference: Debian 12 and later ship the 4M one, others the 2M one (package ovmf). */
 export const OVMF_FILES = [
@@ -39,8 +37,12 @@ export interface MachineOptions {
   memoryMib?: number;
   /** ISO with the metadata, put into a CD drive. */
   seed?: string;
-  /** Unix socket of an HTTP server the guest may reach at http://GUEST_STORE_ADDRESS/. */
+  /** Unix socket of an HTTP server the guest may reach at the store's address of the network. */
   storeSocket?: string;
+  /** Unix socket of an HTTP server the guest may reach at each metadata address of the network. */
+  metadataSocket?: string;
+  /** Addresses the guest sees; default those of a config drive. */
+  network?: GuestNetwork;
   /** Folder for the overlay; default a temporary one. `stop` removes it. */
   scratch?: string;
   /** File that receives the first serial port. */
@@ -243,7 +245,7 @@ async function machineArguments(
   }
   args.push(
     '-netdev',
-    userNetwork(options.storeSocket, isolated),
+    userNetwork(options, isolated),
     '-device',
     // No boot ROM: trying the network costs seconds and is not how an image boots.
     `${boot.nic},netdev=net,mac=52:54:00:12:34:56,romfile=`,
@@ -333,13 +335,21 @@ function moreDiskArguments(bus: DiskBus, index: number): string[] {
  * The user-mode network. In a network namespace of its own the machine can have DHCP with a gateway, as on a cloud, and
  * still reach nothing; without one `restrict=on` does the cutting, but then DHCP names no gateway (libslirp bootp.c).
  */
-function userNetwork(storeSocket: string | undefined, isolated: boolean): string {
-  const base = `user,id=net,ipv6=off,restrict=${isolated ? 'off' : 'on'}`;
-  if (storeSocket === undefined) return base;
+function userNetwork(options: MachineOptions, isolated: boolean): string {
+  const { network = GUEST_NETWORKS['config-drive'], storeSocket, metadataSocket } = options;
+  const { net, host, dhcpStart, dns, store, metadata } = network;
+  const addresses = `net=${net},host=${host},dhcpstart=${dhcpStart},dns=${dns}`;
   const relay = fileURLToPath(import.meta.url).replace(/qemu-system(\.[a-z]+)$/, 'relay$1');
-  // QEMU splits the command with shell quoting rules but starts it without a shell.
-  const words = [process.execPath, relay, storeSocket].map((w) => `'${w.replaceAll("'", "'\\''")}'`);
-  return `${base},guestfwd=tcp:${GUEST_STORE_ADDRESS}:80-cmd:${qemuValue(words.join(' '))}`;
+  const forward = (address: string, socket: string) => {
+    // QEMU splits the command with shell quoting rules but starts it without a shell.
+    const words = [process.execPath, relay, socket].map((w) => `'${w.replaceAll("'", "'\\''")}'`);
+    return `guestfwd=tcp:${address}:80-cmd:${qemuValue(words.join(' '))}`;
+  };
+  return [
+    `user,id=net,ipv6=off,restrict=${isolated ? 'off' : 'on'},${addresses}`,
+    ...(storeSocket === undefined ? [] : [forward(store, storeSocket)]),
+    ...(metadataSocket === undefined ? [] : metadata.map((address) => forward(address, metadataSocket))),
+  ].join(',');
 }
 
 /** Starts a program in an empty network: only the loopback, which QEMU needs for its forwards. */

@@ -24,6 +24,8 @@ export const gcp: Platform = {
     // It puts itself into NSS, PAM and sshd.
     templateAgents: ['google-oslogin'],
     datasources: ['GCE', 'None'],
+    // By its address: before the network is up for good no name can be resolved.
+    datasourceSettings: { GCE: { metadata_url: 'http://169.254.169.254/computeMetadata/v1/' } },
     clocks: [{ kind: 'server', address: 'metadata.google.internal', options: 'prefer iburst' }],
   },
   boot: {

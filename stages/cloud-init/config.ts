@@ -7,6 +7,8 @@ export const CONFIG_PATH = '/etc/cloud/cloud.cfg.d/99-port-image.cfg';
 export interface ConfigInput {
   /** Datasources of the chosen platforms, in order. */
   datasources: readonly string[];
+  /** Settings of datasources by their names. */
+  settings?: Readonly<Record<string, Readonly<Record<string, string>>>>;
   /** True for a template: identity is made anew by cloud-init. */
   generalize: boolean;
   /** Kinds of ssh host keys the server has, such as `ed25519`. */
@@ -26,6 +28,7 @@ export function renderConfig(input: ConfigInput): string {
   const lines = [
     '# Written by port-image. The list stays on one line: ds-identify reads no other form.',
     `datasource_list: [ ${input.datasources.join(', ')} ]`,
+    ...settingsLine(input.settings ?? {}),
     '# Package sources stay as the server had them.',
     'apt: { preserve_sources_list: true }',
     '# The fstab is complete; nothing is added for ephemeral disks or swap.',
@@ -48,6 +51,11 @@ export function renderConfig(input: ConfigInput): string {
     );
   }
   return `${lines.join('\n')}\n`;
+}
+
+/** JSON is YAML; nothing when there is nothing to set. */
+function settingsLine(settings: NonNullable<ConfigInput['settings']>): string[] {
+  return Object.keys(settings).length === 0 ? [] : [`datasource: ${JSON.stringify(settings)}`];
 }
 
 /** Kinds of ssh host keys by file name; only kinds cloud-init can make. */

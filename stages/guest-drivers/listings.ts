@@ -23,10 +23,14 @@ export async function listModules(
       ].map(fold),
     ),
   );
+  const hasDefault = ctx.facts.kernels.some(
+    (k) => k.isDefault && kernels.some((p) => p.version === k.version),
+  );
   const listings: ModuleListing[] = [];
   for (const { version } of kernels) {
     const kernel = ctx.facts.kernels.find((k) => k.version === version);
     if (kernel === undefined) continue;
+    const isDefault = kernel.isDefault || (!hasDefault && version === kernels[0]?.version);
     const text = await ctx.guest.readText(`/lib/modules/${version}/modules.dep`);
     const dependencies = readModulesDep(text ?? '');
     const early = new Set(built.find((b) => b.version === version)?.allModules ?? kernel.initramfsModules);
@@ -45,7 +49,7 @@ export async function listModules(
         where === 'initramfs' || where === 'image'
           ? (dependencies.get(module) ?? []).filter((d) => !place.has(d) && !builtin.has(d))
           : [];
-      listings.push({ kernel: version, module, where, lackingDependencies });
+      listings.push({ kernel: version, isDefault, module, where, lackingDependencies });
     }
   }
   return listings;

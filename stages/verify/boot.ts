@@ -4,15 +4,19 @@ import * as path from 'node:path';
 import type { Provision } from '../../core/contract.ts';
 import { asPortError, PortError } from '../../core/errors.ts';
 import { silentLog } from '../../core/log.ts';
+import type { MetadataKind } from '../../core/platform.ts';
 import { GIB } from '../../core/sizes.ts';
 import { printable } from '../../core/text.ts';
 import type { InstanceMetadata } from '../../tools/config-drive.ts';
 import { probeKvm } from '../../tools/kvm.ts';
-import { writeMetadataIso } from '../../tools/metadata-disk.ts';
+import { type MetadataServer, serveMetadata, serviceMetadata } from '../../tools/metadata/index.ts';
+import { GUEST_NETWORKS } from '../../tools/metadata/network.ts';
+import { AZURE_LABEL, azureEnvironment, OVF_LABEL, ovfEnvironment } from '../../tools/metadata/ovf-env.ts';
+import type { ServiceMetadata } from '../../tools/metadata/service.ts';
+import { writeFilesIso, writeMetadataIso } from '../../tools/metadata-disk.ts';
 import { info } from '../../tools/qemu-img.ts';
 import { type Machine, startMachine } from '../../tools/qemu-system.ts';
 import { type Diagnosis, diagnose } from './diagnose.ts';
-import { firmwareOf } from './firmware-of.ts';
 import { ReportReader } from './report.ts';
 import { reporterUserData, safeUnits } from './reporter.ts';
 import type { VerifyRequest } from './request.ts';
@@ -30,26 +34,41 @@ const REPORT_SECONDS = 90;
 /** Firmware that resets for ever (a boot loader that fails at once) is given up after so many resets. */
 const MAX_RESETS = 4;
 
+/** Kinds whose metadata is an `ovf-env.xml` on a CD. */
+const ENVIRONMENTS: Readonly<
+  Partial<Record<MetadataKind, { label: string; render: (meta: ServiceMetadata) => string }>>
+> = {
+  ovf: { label: OVF_LABEL, render: ovfEnvironment },
+  azure: { label: AZURE_LABEL, render: azureEnvironment },
+};
+
 /** Why the watch over a boot ended. */
 export type End = { kind: 'report' } | { kind: 'given up'; why: string; seen: Diagnosis };
 
+/** With the firmware found out. */
+type KnownRequest = VerifyRequest & { firmware: 'bios' | 'uefi' };
+
 /** One boot, watched until the report ends or nothing more can come. */
 export class Boot {
-  readonly #request: VerifyRequest;
+  readonly #request: KnownRequest;
   readonly #base: string;
   readonly #dir: string;
   readonly #document: Provision;
+  readonly #kind: MetadataKind;
+  readonly #instanceId = randomUUID();
+  #service: MetadataServer | undefined;
   readonly #nonce = randomBytes(12).toString('hex');
   readonly #report = new ReportReader(this.#nonce);
   #console = '';
   #lastSign = performance.now();
   #resets = 0;
 
-  constructor(request: VerifyRequest, base: string, dir: string, document: Provision) {
+  constructor(request: KnownRequest, base: string, dir: string, document: Provision) {
     this.#request = request;
     this.#base = base;
     this.#dir = dir;
     this.#document = document;
+    this.#kind = request.platform.boot.metadata;
   }
 
   async watch() {
@@ -59,30 +78,42 @@ export class Boot {
     const machine = await this.#start(accelerator, limit);
     try {
       const end = await this.#untilEnd(machine, limit, SILENCE_SECONDS[accelerator]);
-      const agent = end.kind === 'report' ? await this.#askAgent(machine) : undefined;
+      const hasAgent = this.#request.platform.needs.agents.includes('qemu-guest-agent');
+      const agent = end.kind === 'report' && hasAgent ? await this.#askAgent(machine) : undefined;
       const screenshot = await this.#screenshot(machine);
-      return { report: this.#report, end, agent, screenshot, accelerator, hasGateway: machine.hasGateway };
+      return {
+        report: this.#report,
+        end,
+        agent,
+        screenshot,
+        accelerator,
+        hasGateway: machine.hasGateway,
+        asked: this.#service?.seen() ?? [],
+      };
     } finally {
       await machine.stop();
+      await this.#service?.close();
     }
   }
 
   async #start(accelerator: 'kvm' | 'tcg', limit: number): Promise<Machine> {
     const request = this.#request;
-    const seed = path.join(this.#dir, 'seed.iso');
-    const { metadata } = request.platform.boot;
-    const kind = metadata === 'config-drive' ? metadata : 'nocloud';
-    await writeMetadataIso(seed, kind, this.#metadata(limit), request.signal);
+    const seed = await this.#seed(limit);
+    const service = serviceMetadata(this.#kind, { ...this.#metadata(limit), mac: NIC_MAC });
+    const socket = path.join(this.#dir, 'metadata');
+    this.#service = await serveMetadata(this.#kind, service, socket);
     const { virtualBytes } = await info({ path: path.resolve(request.image), format: request.format });
     return startMachine({
       image: { path: request.image, format: request.format },
       moreImages: request.moreImages ?? [],
       diskBytes: virtualBytes + GROW_BYTES,
-      firmware: request.firmware ?? (await firmwareOf({ path: request.image, format: request.format })),
+      firmware: request.firmware,
       boot: request.platform.boot,
       accelerator,
-      seed,
+      ...(seed === undefined ? {} : { seed }),
       storeSocket: path.join(this.#dir, 'store'),
+      network: GUEST_NETWORKS[this.#kind],
+      ...(this.#service === undefined ? {} : { metadataSocket: socket }),
       consoleLog: `${this.#base}.log`,
       onReportLine: (line) => {
         this.#lastSign = performance.now();
@@ -104,10 +135,28 @@ export class Boot {
     });
   }
 
-  #metadata(limit: number): InstanceMetadata {
+  /** A disk with the metadata, for platforms that attach one. */
+  async #seed(limit: number): Promise<string | undefined> {
+    const { signal } = this.#request;
+    const seed = path.join(this.#dir, 'seed.iso');
+    const meta = this.#metadata(limit);
+    const environment = ENVIRONMENTS[this.#kind];
+    if (environment !== undefined) {
+      const content = environment.render(serviceMetadata(this.#kind, { ...meta, mac: NIC_MAC }));
+      await writeFilesIso(seed, environment.label, [['ovf-env.xml', content]], signal);
+      return seed;
+    }
+    if (this.#kind !== 'config-drive' && this.#kind !== 'nocloud') return undefined;
+    await writeMetadataIso(seed, this.#kind, meta, signal);
+    return seed;
+  }
+
+  #metadata(limit: number): InstanceMetadata & { userData: string } {
     const { dataSets = [], hostname = 'port-image-verify', services = [], pages = [] } = this.#request;
+    // Without vendor data of its own a platform has the user data alone.
+    const hasVendorData = this.#kind === 'config-drive' || this.#kind === 'nocloud';
     return {
-      instanceId: randomUUID(),
+      instanceId: this.#instanceId,
       hostname: /^[A-Za-z0-9-]{1,63}$/.test(hostname) ? hostname : 'port-image-verify',
       networkData: {
         links: [{ id: 'port0', type: 'phy', ethernet_mac_address: NIC_MAC, mtu: 1500 }],
@@ -124,6 +173,7 @@ export class Boot {
         units: safeUnits([...dataSets.flatMap((d) => d.neededBy), ...services]),
         pages: pages.map((p) => p.path),
         mounts: (this.#request.mounts ?? []).length > 0,
+        ...(hasVendorData ? {} : { provision: this.#document }),
       }),
     };
   }

@@ -2,6 +2,7 @@
 
 import { printable } from '../../core/text.ts';
 import type { Check } from '../../core/types.ts';
+import type { GuestNetwork } from '../../tools/metadata/network.ts';
 import { dataCheck, type ExpectedDataSet } from './data-check.ts';
 import { oneLine, type ReportReader } from './report.ts';
 import { servicesCheck, unitStates } from './services-check.ts';
@@ -18,6 +19,12 @@ export interface Expectation {
   mounts: readonly string[];
   /** Datasource cloud-init must have found, lower case. */
   datasource: string;
+  /** The network the machine was put into. */
+  network: Pick<GuestNetwork, 'dhcpStart' | 'host'>;
+  /** Whether the platform has the guest agent of QEMU. */
+  guestAgent: boolean;
+  /** Drivers of the boot disk and of the card, one of each must be in use; empty where any will do. */
+  hardware: { disk: readonly string[]; nic: readonly string[] };
   /** Whether the address must come from the platform's DHCP. */
   dhcp: boolean;
   /** Whether that DHCP names a gateway. */
@@ -42,11 +49,16 @@ export function checksOf(report: ReportReader, agentAlive: string | undefined, e
     unitsCheck(report),
     servicesCheck(unitStates(report.text('units')), expect),
     ...(expect.dataSets.length > 0 ? [dataCheck(report, expect.dataSets)] : []),
-    {
-      name: 'guest agent',
-      ok: agentAlive !== undefined,
-      detail: agentAlive ?? 'the guest agent does not answer on its port',
-    },
+    ...(expect.guestAgent
+      ? [
+          {
+            name: 'guest agent',
+            ok: agentAlive !== undefined,
+            detail: agentAlive ?? 'the guest agent does not answer on its port',
+          },
+        ]
+      : []),
+    ...hardwareChecks(report, expect.hardware),
     ...pageChecks(report, expect.pages),
   ];
 }
@@ -92,7 +104,22 @@ function cloudInitCheck(report: ReportReader, datasource: string): Check {
   };
 }
 
-function networkCheck(report: ReportReader, { dhcp, gateway }: Expectation): Check {
+/** The disk and the card the platform has are those the system runs on, by their drivers. */
+function hardwareChecks(report: ReportReader, { disk, nic }: Expectation['hardware']): Check[] {
+  const lines = report.lines('drivers').map((line) => line.split(' '));
+  return [
+    { name: 'disk', kind: 'disk', wanted: disk },
+    { name: 'network card', kind: 'net', wanted: nic },
+  ].flatMap(({ name, kind, wanted }) => {
+    if (wanted.length === 0) return [];
+    const found = lines.filter(([word]) => word === kind);
+    const fits = found.find((words) => words.slice(2).some((w) => wanted.includes(w.replaceAll('-', '_'))));
+    const told = found.map((words) => words.slice(1).join(' ')).join(', ') || 'none reported';
+    return [{ name, ok: fits !== undefined, detail: printable((fits ?? [told]).join(' ')).slice(0, 200) }];
+  });
+}
+
+function networkCheck(report: ReportReader, { dhcp, gateway, network }: Expectation): Check {
   const nics = asObjects(report.json('addresses')).filter((nic) => nic.ifname !== 'lo');
   const told = nics.map((nic) => {
     const addresses = asObjects(nic.addr_info)
@@ -101,8 +128,8 @@ function networkCheck(report: ReportReader, { dhcp, gateway }: Expectation): Che
     return { name: String(nic.ifname), addresses };
   });
   const routes = asObjects(report.json('routes')).map((r) => `${r.gateway} on ${r.dev}`);
-  const up = told.some((nic) => nic.addresses.some((a) => !dhcp || a.startsWith('10.0.2.')));
-  const ok = up && (!gateway || routes.some((r) => r.startsWith('10.0.2.2 ')));
+  const up = told.some((nic) => nic.addresses.some((a) => !dhcp || a.startsWith(`${network.dhcpStart}/`)));
+  const ok = up && (!gateway || routes.some((r) => r.startsWith(`${network.host} `)));
   const list = told.map((nic) => `${nic.name} ${nic.addresses.join(' ') || 'without address'}`).join(', ');
   const detail = `${list || 'no network card'}; default route ${routes.join(', ') || 'none'}`;
   return { name: 'network', ok, detail: printable(detail).slice(0, 300) };

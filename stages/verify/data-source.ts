@@ -1,11 +1,10 @@
 /** Where the machine under verification gets its data: from us, or through us from the real store. */
 import type { Provision } from '../../core/contract.ts';
-import { GUEST_STORE_ADDRESS } from '../../tools/qemu-system.ts';
 import { relayedProvision, relayStore, upstreamOf } from './relay-store.ts';
 import type { VerifyRequest } from './request.ts';
 import { serveStore } from './store-server.ts';
 
-/** Something that answers at http://GUEST_STORE_ADDRESS/ inside the machine. */
+/** Something that answers at the store's address inside the machine. */
 export interface DataSource {
   /** What the machine is told. */
   document: Provision;
@@ -14,12 +13,13 @@ export interface DataSource {
   close(): Promise<void>;
 }
 
-/** Listens on the unix socket that QEMU joins the machine to. Throws CONFIG for a document that cannot be relayed. */
+/** Listens for `host`, the address the guest knows, on the unix socket that QEMU joins the machine to. Throws CONFIG for a document that cannot be relayed. */
 export async function openDataSource(
   request: Pick<VerifyRequest, 'store' | 'dataSets' | 'provision' | 'relay'>,
   socketPath: string,
+  host: string,
 ): Promise<DataSource> {
-  const address = `http://${GUEST_STORE_ADDRESS}`;
+  const address = `http://${host}`;
   const { provision } = request;
   if (provision !== undefined && Object.keys(provision.data).length > 0) {
     const upstream = request.relay?.upstream ?? upstreamOf(provision);

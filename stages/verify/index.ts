@@ -6,11 +6,12 @@ import type { DataSetSummary } from '../../core/data-set.ts';
 import { PortError } from '../../core/errors.ts';
 import { Request } from '../../core/request.ts';
 import type { Stage, StageContext } from '../../core/stage.ts';
-import type { Artifact, Verification } from '../../core/types.ts';
+import type { Artifact, ModuleListing, Verification } from '../../core/types.ts';
 import { useOf } from '../../core/work-disks.ts';
 import { withStore } from '../../drivers/stores/index.ts';
 import { provisionIfAble } from '../../drivers/stores/provision.ts';
 import type { Store } from '../../drivers/stores/store.ts';
+import { diskOf } from '../../tools/container-disk.ts';
 import { OVMF_FILES } from '../../tools/qemu-system.ts';
 import type { ExpectedDataSet } from './data-check.ts';
 import type { VerifyRequest } from './request.ts';
@@ -102,11 +103,13 @@ async function bootAll(ctx: StageContext, { boots }: VerifyPlan, store: Store): 
       throw new PortError('BUG', `no image was encoded for ${name}`);
     }
     ctx.progress({ text: `booting as ${platform.title}` });
+    const disk = await diskOf(artifact, ctx.paths.tmp, { signal: ctx.signal });
     results.push(
       await verifyImage({
-        image: artifact.path,
-        format: artifact.format,
+        image: disk.path,
+        format: disk.format,
         moreImages: images.filter((a) => a.disk !== undefined),
+        listings: ctx.result<{ listings?: ModuleListing[] }>('guest-drivers')?.listings ?? [],
         mounts: moreMounts(ctx),
         platform,
         firmware,
@@ -121,7 +124,7 @@ async function bootAll(ctx: StageContext, { boots }: VerifyPlan, store: Store): 
         signal: ctx.signal,
         log: ctx.log,
         onProgress: (text) => ctx.progress({ text: `booted as ${platform.title}: ${text}` }),
-      }),
+      }).finally(() => disk.close()),
     );
   }
   const failed = results.filter((v) => !v.verified);

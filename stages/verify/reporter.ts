@@ -1,5 +1,8 @@
 /** The verify-only user data: a small script that watches the boot and reports on the second serial port. */
 
+import type { Provision } from '../../core/contract.ts';
+import { provisionFile } from '../../tools/user-data.ts';
+
 /** What the reporter is told. */
 export interface ReporterOptions {
   /** Unguessable word in every line, so nothing else on the port is taken for the report. */
@@ -14,6 +17,8 @@ export interface ReporterOptions {
   pages: readonly string[];
   /** True when the mount points of file systems are asked for. */
   mounts?: boolean;
+  /** Provision document, for platforms that hand nothing over but user data. */
+  provision?: Provision;
 }
 
 /** Names that are safe as words of the script; systemd allows no others in unit names. */
@@ -132,6 +137,23 @@ section journal journalctl -b -p err -n 50 --no-pager -o short-monotonic
 for unit in $(systemctl list-units --state=failed --plain --no-legend --no-pager | cut -d' ' -f1 | head -n 5); do
   section "unit-log" journalctl -b -u "$unit" -n 15 --no-pager -o short-monotonic
 done
+# The hardware in use: the root disk's and the cards' drivers by sysfs.
+drivers() {
+  for disk in /sys/block/*; do
+    case $disk in */loop*|*/ram*|*/dm-*|*/md*|*/sr*|*/fd*) continue ;; esac
+    path=$(readlink -f "$disk/device") found=
+    while [ "$path" != / ] && [ -n "$path" ]; do
+      if [ -e "$path/driver" ]; then found="$found $(basename "$(readlink -f "$path/driver")")"; fi
+      path=$(dirname "$path")
+    done
+    echo "disk \${disk##*/}$found"
+  done
+  for card in /sys/class/net/*; do
+    [ -e "$card/device/driver" ] || continue
+    echo "net \${card##*/} $(basename "$(readlink -f "$card/device/driver")")"
+  done
+}
+section drivers drivers
 section agent-unit systemctl is-active qemu-guest-agent
 : | send end 0
 `;
@@ -167,7 +189,8 @@ else
   setsid sh /run/port-image-report.sh >/dev/null 2>&1 &
 fi
 `;
-  const config = `#cloud-config\n${JSON.stringify({ bootcmd: [['sh', '-c', start]] })}\n`;
+  const files = options.provision === undefined ? {} : { write_files: [provisionFile(options.provision)] };
+  const config = `#cloud-config\n${JSON.stringify({ bootcmd: [['sh', '-c', start]], ...files })}\n`;
   const late = `#!/bin/sh\n[ -d /run/port-image-verify ] && exit 0\n${start}`;
   const boundary = 'port-image-verify-part';
   const part = (type: string, body: string) =>

@@ -2,6 +2,7 @@
 import type { Provision } from '../../core/contract.ts';
 import type { Log } from '../../core/log.ts';
 import type { Platform } from '../../core/platform.ts';
+import type { ModuleListing } from '../../core/types.ts';
 import type { Store } from '../../drivers/stores/store.ts';
 import type { MachineOptions } from '../../tools/qemu-system.ts';
 import type { ExpectedDataSet } from './data-check.ts';
@@ -36,6 +37,8 @@ export interface VerifyRequest {
   hostname?: string;
   /** False when the image keeps static addresses: then only a configured card is asked for. Default true. */
   dhcp?: boolean;
+  /** What the image has of each module the platforms ask for, where the conversion has listed it. */
+  listings?: readonly ModuleListing[];
   /** Seconds for the whole boot. */
   limitSeconds?: number;
   /** Folder for the throw-away overlay. */

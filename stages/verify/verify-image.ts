@@ -4,11 +4,14 @@ import * as path from 'node:path';
 import { PortError } from '../../core/errors.ts';
 import { makeDir, writeJson } from '../../core/files.ts';
 import type { Check, Verification } from '../../core/types.ts';
+import { GUEST_NETWORKS } from '../../tools/metadata/network.ts';
 import { shortTmpdir } from '../../tools/qemu-system.ts';
 import { Boot, type End } from './boot.ts';
 import { checksOf } from './checks.ts';
+import { claimsOf, hardwareOf } from './claims.ts';
 import type { ExpectedDataSet } from './data-check.ts';
 import { openDataSource } from './data-source.ts';
+import { firmwareOf } from './firmware-of.ts';
 import type { ReportReader } from './report.ts';
 import type { VerifyRequest } from './request.ts';
 import { lazyAccess, timeToService } from './timing.ts';
@@ -23,10 +26,13 @@ export async function verifyImage(request: VerifyRequest): Promise<Verification>
   const dir = await mkdtemp(path.join(shortTmpdir(), 'port-image-verify-'));
   const base = path.join(request.logs, `verify-${request.platform.name}`);
   const dataSets = expectedDataSets(request);
-  const source = await openDataSource({ ...request, dataSets }, path.join(dir, 'store'));
+  const firmware = request.firmware ?? (await firmwareOf({ path: request.image, format: request.format }));
+  const { boot: profile, needs } = request.platform;
+  const network = GUEST_NETWORKS[profile.metadata];
+  const source = await openDataSource({ ...request, dataSets }, path.join(dir, 'store'), network.store);
   try {
-    const boot = new Boot({ ...request, dataSets }, base, dir, source.document);
-    const { report, end, agent, screenshot, accelerator, hasGateway } = await boot.watch();
+    const boot = new Boot({ ...request, firmware, dataSets }, base, dir, source.document);
+    const { report, end, agent, screenshot, accelerator, hasGateway, asked } = await boot.watch();
     const checks =
       end.kind === 'report'
         ? checksOf(report, agent, {
@@ -34,15 +40,20 @@ export async function verifyImage(request: VerifyRequest): Promise<Verification>
             services: request.services ?? [],
             pages: request.pages ?? [],
             mounts: request.mounts ?? [],
-            datasource: request.platform.boot.datasource,
+            datasource: profile.datasource,
+            network,
+            guestAgent: needs.agents.includes('qemu-guest-agent'),
+            hardware: hardwareOf(profile, firmware),
             dhcp: request.dhcp ?? true,
             gateway: hasGateway && (request.dhcp ?? true),
           })
         : [failedBoot(end, report)];
+    const claims = claimsOf(request.platform, firmware, checks, request.listings);
     const verification: Verification = {
       platform: request.platform.name,
-      verified: checks.every((c) => c.ok),
+      verified: checks.every((c) => c.ok) && claims.every((c) => c.proof !== 'missing'),
       checks,
+      claims,
       seconds: Number(((performance.now() - started) / 1000).toFixed(1)),
       serialLog: `${base}.log`,
       ...(screenshot === undefined ? {} : { screenshot }),
@@ -57,6 +68,7 @@ export async function verifyImage(request: VerifyRequest): Promise<Verification>
       accelerator,
       storeBytes: source.sentBytes(),
       report,
+      metadataRequests: asked,
     });
     return verification;
   } finally {

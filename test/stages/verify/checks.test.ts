@@ -4,6 +4,7 @@ import { diagnose } from '../../../stages/verify/diagnose.ts';
 import { firmwareFromTable } from '../../../stages/verify/firmware-of.ts';
 import { ReportReader } from '../../../stages/verify/report.ts';
 import { unitStates, whyNotRunning } from '../../../stages/verify/services-check.ts';
+import { GUEST_NETWORKS } from '../../../tools/metadata/network.ts';
 
 const GOOD: Record<string, string> = {
   system: 'system=running cloud-init-finished=yes data=yes',
@@ -26,6 +27,9 @@ const EXPECT: Expectation = {
   dataSets: [],
   services: ['nginx.service'],
   pages: [{ path: '/', sha256: 'aaaa' }],
+  network: GUEST_NETWORKS['config-drive'],
+  guestAgent: true,
+  hardware: { disk: [], nic: [] },
   datasource: 'configdrive',
   dhcp: true,
   gateway: true,
