@@ -100,3 +100,12 @@ export function addArguments(words: readonly string[], wanted: readonly string[]
   const isWantedConsole = (w: string) => consoleDevice(w) !== undefined;
   return [...kept, ...wanted.filter((w) => !isWantedConsole(w)), ...wanted.filter(isWantedConsole)];
 }
+
+/**
+ * What is left of a list that comes behind `wanted`, as GRUB_CMDLINE_LINUX_DEFAULT does: nothing of the same key or console,
+ * and no virtual terminal where `wanted` ends with a serial line, which would lose /dev/console to it.
+ */
+export function withoutClashes(words: readonly string[], wanted: readonly string[]): string[] {
+  const kept = addArguments(words, wanted).slice(0, -wanted.length || undefined);
+  return hasSerialConsole(wanted) ? kept.filter((w) => !isTerminal(w)) : kept;
+}

@@ -15,7 +15,7 @@ import {
   isAbsurdTimeout,
   SERIAL_COMMAND,
 } from '../../tools/grub-edit.ts';
-import { addArguments, splitArguments } from '../../tools/kernel-arguments.ts';
+import { addArguments, splitArguments, withoutClashes } from '../../tools/kernel-arguments.ts';
 import { lastAssignment, setVariable, unsetVariable } from '../../tools/shell-variables.ts';
 import { blsEdits } from './bls.ts';
 import type { UnitedNeeds } from './needs.ts';
@@ -84,7 +84,9 @@ function editCommandLines(
         continue;
       }
       // Our arguments are added once, below; here they only move out of the way of a second run.
-      const words = changeWords(splitArguments(found.value), none, true);
+      const changed = changeWords(splitArguments(found.value), none, true);
+      // GRUB puts the others behind CMDLINE_LINUX, and what cloud images set there would overrule ours.
+      const words = name === CMDLINE ? changed : withoutClashes(changed, change.add);
       if (words.join(' ') !== splitArguments(found.value).join(' ')) {
         file.text = setVariable(file.text, name, words.join(' '));
       }

@@ -16,6 +16,7 @@ import {
   argumentConflicts,
   splitArguments,
   uniteArguments,
+  withoutClashes,
 } from '../../tools/kernel-arguments.ts';
 import {
   lastAssignment,
@@ -74,6 +75,12 @@ describe('kernel arguments', () => {
     const once = addArguments(['ro', 'console=ttyS0,9600', 'console=ttyS1', 'x=1'], [...CONSOLES, 'x=2']);
     expect(once).toEqual(['ro', 'console=ttyS1', 'x=2', ...CONSOLES]);
     expect(addArguments(once, [...CONSOLES, 'x=2'])).toEqual(once);
+  });
+  test('what comes behind ours keeps neither our keys nor a screen as the last console', () => {
+    const cloud = ['console=tty1', 'console=ttyS0', 'net.ifnames=1', 'panic=-1'];
+    expect(withoutClashes(cloud, [...CONSOLES, 'net.ifnames=0'])).toEqual(['panic=-1']);
+    expect(withoutClashes(cloud, ['net.ifnames=0'])).toEqual(['console=tty1', 'console=ttyS0', 'panic=-1']);
+    expect(withoutClashes(cloud, [])).toEqual(cloud);
   });
   test('quoted words stay whole', () => {
     expect(splitArguments('a  dyndbg="file x +p; y" b')).toEqual(['a', 'dyndbg="file x +p; y"', 'b']);

@@ -187,6 +187,22 @@ describe('guest-drivers on a BIOS server', () => {
     );
   });
 
+  test('what a cloud image sets in grub.d gives way: the next update-grub keeps our console last', async () => {
+    const path50 = '/etc/default/grub.d/50-cloudimg-settings.cfg';
+    const ctx = await makeJob(
+      {
+        ...BIOS_TREE,
+        [path50.slice(1)]:
+          'GRUB_RECORDFAIL_TIMEOUT=0\nGRUB_CMDLINE_LINUX_DEFAULT="console=ttyS0 console=tty1 panic=-1"\n',
+      },
+      facts(),
+    );
+    const { edits } = await stage.plan(ctx);
+    expect(edits.find((e) => e.path === path50)?.after).toBe(
+      'GRUB_RECORDFAIL_TIMEOUT=0\nGRUB_CMDLINE_LINUX_DEFAULT="panic=-1"\n',
+    );
+  });
+
   test('a full /boot is refused in the plan', async () => {
     const filesystems = sampleFacts().filesystems.map((f) => ({ ...f, freeBytes: 2 ** 20 }));
     const ctx = await makeJob(BIOS_TREE, facts({ filesystems }));
