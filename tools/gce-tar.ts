@@ -66,7 +66,8 @@ export async function writeGceTar(folder: string, target: string, options: GceTa
       { signal },
     );
     const { exitCode } = await tar.exited;
-    const said = lastLine(await fs.readFile(stderrFile, 'utf8'));
+    const [first = ''] = (await fs.readFile(stderrFile, 'utf8')).split('\n');
+    const said = lastLine(first);
     // 1 without a word: "file changed as we read it". QEMU's FUSE export shows the time of day as the time of the last change;
     // the disk is open for reading only, and what was written is compared afterwards.
     if (exitCode !== 0 && (exitCode !== 1 || said !== '')) {

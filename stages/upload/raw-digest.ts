@@ -5,6 +5,7 @@ import { PortError } from '../../core/errors.ts';
 import { MIB } from '../../core/sizes.ts';
 import type { StageContext } from '../../core/stage.ts';
 import type { Artifact } from '../../core/types.ts';
+import { diskOf } from '../../tools/container-disk.ts';
 import { type MapExtent, map } from '../../tools/qemu-img.ts';
 import { exportDisk } from '../../tools/qemu-storage-daemon.ts';
 
@@ -13,15 +14,19 @@ export async function rawDigest(
   ctx: Pick<StageContext, 'paths' | 'signal' | 'log'>,
   artifact: Artifact,
 ): Promise<string> {
-  if (artifact.format === 'raw') return artifact.sha256;
+  if (artifact.format === 'raw' && artifact.container === undefined) return artifact.sha256;
   const { signal, log } = ctx;
-  const image = { path: artifact.path, format: artifact.format };
-  const extents = await map(image, { signal, log });
-  const disk = await exportDisk(image, ctx.paths.tmp, { signal, log });
+  const image = await diskOf(artifact, ctx.paths.tmp, { signal });
   try {
-    return await digestOf(disk.path, extents, artifact.virtualBytes, signal);
+    const extents = await map(image, { signal, log });
+    const disk = await exportDisk(image, ctx.paths.tmp, { signal, log });
+    try {
+      return await digestOf(disk.path, extents, artifact.virtualBytes, signal);
+    } finally {
+      await disk.stop();
+    }
   } finally {
-    await disk.stop();
+    await image.close();
   }
 }
 
