@@ -42,7 +42,7 @@ async function cachedTree(packages: readonly string[]): Promise<string> {
   return tree;
 }
 
-/** `$1` is the tree; the rest is what runs in it, with the file systems the appliance has there too. */
+/** `$1` is the tree; the rest is what runs in it. dracut is host-only just where /sys, /proc, /dev and /run are mounts. */
 const ENTER = `
 set -e
 root=$1
@@ -51,6 +51,7 @@ mount --make-rprivate /
 mount -t proc proc "$root/proc"
 mount --rbind /sys "$root/sys"
 mount --rbind /dev "$root/dev"
+mount --bind "$root/run" "$root/run"
 exec chroot "$root" /bin/sh -c "$@"
 `;
 
