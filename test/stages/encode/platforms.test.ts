@@ -127,7 +127,7 @@ describe.skipIf(missing)('every platform', () => {
     digests = await partitionDigests(raw, before);
     const ctx = context(platforms);
     artifacts = await stage.run(ctx, await stage.plan(ctx));
-  });
+  }, 240_000);
   afterAll(() => rmSync(dir, { recursive: true, force: true }));
 
   const of = (platform: string, disk?: string): Artifact => {
