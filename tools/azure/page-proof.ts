@@ -6,7 +6,7 @@ import { PortError } from '../../core/errors.ts';
 import { withRetries } from '../openstack/retry.ts';
 import { map } from '../qemu-img.ts';
 import { azureError } from './errors.ts';
-import { blocksOf, dataRuns, PUT_BYTES, readExactly } from './page-runs.ts';
+import { blocksOf, dataRuns, readExactly } from './page-runs.ts';
 
 const LANES = 4;
 
@@ -119,6 +119,6 @@ async function proveNothingMissing(
 
 function mismatch(text: string): PortError {
   return new PortError('CLOUD_MISMATCH', `the uploaded disk is not the image: ${text}`, {
-    hint: `a block is at most ${PUT_BYTES} bytes; remove the blob and run the job again`,
+    hint: 'run the job again; what was wrong there is not gone on with',
   });
 }
