@@ -30,8 +30,8 @@ export const azure: Platform = {
       'udf',
       'vfat',
     ],
+    // Not Azure's rootdelay=300: initramfs-tools sleeps all of it, disk or not (its init, ROOTDELAY).
     kernelArguments: [
-      'rootdelay=300',
       'console=tty1',
       'console=ttyS0,115200n8',
       'earlyprintk=ttyS0,115200',

@@ -22,7 +22,8 @@ export const hyperv: Platform = {
     networkModules: ['hv_netvsc'],
     optionalModules: ['hv_utils', 'hv_balloon', 'hyperv_keyboard', 'isofs', 'sr_mod', 'cdrom', 'vfat'],
     // As for Azure: how long an initramfs waits for the disk of a busy host.
-    kernelArguments: ['rootdelay=300', 'console=tty0', 'console=ttyS0,115200'],
+    // Not rootdelay=300: initramfs-tools sleeps all of it, disk or not (its init, ROOTDELAY).
+    kernelArguments: ['console=tty0', 'console=ttyS0,115200'],
     agents: ['cloud-init', 'growpart', 'fetch', 'hyperv-daemons'],
     datasources: ['NoCloud', 'ConfigDrive', 'None'],
     clocks: [{ kind: 'phc', device: '/dev/ptp_hyperv', options: 'poll 3 dpoll -2 offset 0 stratum 2' }],

@@ -47,10 +47,5 @@ export function platformArguments(
     words = words.filter((w) => w !== 'net.ifnames=0');
     notes.push('the network configuration stays, so net.ifnames=0 is not added: it would rename the cards');
   }
-  // Only an initramfs stops waiting when the disk is there; the kernel alone sleeps all the time (init/do_mounts.c).
-  if (words.some((w) => w.startsWith('rootdelay=')) && kernels.some((k) => k.initramfs === undefined)) {
-    words = words.filter((w) => !w.startsWith('rootdelay='));
-    notes.push('a kernel boots without an initramfs, so rootdelay is not added: it would sleep that long');
-  }
   return { words, notes };
 }
