@@ -56,10 +56,13 @@ async function dhcpEdits(ctx: StageContext, warn: (text: string) => void): Promi
   } else {
     const renderer = await netplanRenderer(ctx, old);
     const options = { patterns: facts.os.distro !== 'alpine', renderer };
-    const { path: target } = dhcpFile(system, options);
+    // NetworkManager reads ifcfg files too, but one of those names its card; a keyfile fits any.
+    const manager = facts.services.some((s) => s.unit === 'NetworkManager.service' && s.enabled);
+    const form = system === 'ifcfg' && manager ? 'networkmanager' : system;
+    const { path: target } = dhcpFile(form, options);
     const content = await guest.readText(target);
     const existing = new Map(content === undefined ? [] : [[target, content]]);
-    edits.push(...dhcpEdit(system, { ...options, existing }));
+    edits.push(...dhcpEdit(form, { ...options, existing }));
     if (system === 'ifupdown' && facts.os.init === 'systemd') {
       const settle = await guest.readText(SETTLE.path);
       edits.push(

@@ -237,3 +237,21 @@ test('small things', () => {
     withoutPins('# c\nA, \\\n ATTR{address}=="AA:BB:CC:DD:EE:FF", NAME="x"\nB\n', ['aa:bb:cc:dd:ee:ff']),
   ).toBe('# c\nB\n');
 });
+
+test('ifcfg under NetworkManager: a keyfile that fits any card, the old file set aside', async () => {
+  const old = '/etc/sysconfig/network-scripts/ifcfg-ens192';
+  const facts = network({
+    systems: ['ifcfg'],
+    interfaces: [nic({ name: 'ens192', configuredIn: [old] })],
+    pins: [],
+  });
+  const ctx = await job({ [old.slice(1)]: 'DEVICE=ens192\nBOOTPROTO=none\nIPADDR=192.0.2.40\n' }, facts);
+  ctx.facts.services.push({ unit: 'NetworkManager.service', enabled: true, paths: [] });
+  await stage.run(ctx, await stage.plan(ctx));
+  expect(await guest?.kind(old)).toBe('missing');
+  const keyfile = '/etc/NetworkManager/system-connections/port-image-dhcp.nmconnection';
+  expect(await guest?.readText(keyfile)).toContain('[ipv4]\nmethod=auto');
+  expect(((await guest?.mode(keyfile)) ?? 0) & 0o777).toBe(0o600);
+  expect(await guest?.kind('/etc/sysconfig/network-scripts/ifcfg-eth0')).toBe('missing');
+  expect((await stage.plan(ctx)).edits).toEqual([]);
+});
