@@ -15,6 +15,8 @@ import { GcpError, gcpError } from './errors.ts';
 import { googleAuth, openStorage } from './login.ts';
 
 const STORAGE = 'https://storage.googleapis.com';
+/** A login that is refused again so soon is not made a third time. */
+const RENEWAL_MS = 60_000;
 
 /** An object as the bucket tells of it. */
 export interface GcsObject {
@@ -68,6 +70,7 @@ export class GcsBucket {
   readonly #base: string;
   /** Undefined for an emulator, which wants no login. */
   #auth: GoogleAuth | undefined;
+  #renewedAt = Number.NEGATIVE_INFINITY;
 
   private constructor(bucket: Bucket, http: HttpClient, base: string, auth: GoogleAuth | undefined) {
     this.#bucket = bucket;
@@ -77,11 +80,15 @@ export class GcsBucket {
     this.#auth = auth;
   }
 
-  /** Asks nothing yet. Close it. */
-  static async open(name: string, options: { project?: string; endpoint?: string | undefined } = {}) {
+  /** Asks nothing yet. Close it. `login`: unless the endpoint is on this machine. */
+  static async open(
+    name: string,
+    options: { project?: string; endpoint?: string | undefined; login?: boolean } = {},
+  ): Promise<GcsBucket> {
     const { project } = options;
     const endpoint = options.endpoint === undefined ? undefined : checkEndpoint(options.endpoint);
-    const auth = endpoint?.startsWith('http:') ? undefined : await googleAuth(project);
+    const { login = !endpoint?.startsWith('http:') } = options;
+    const auth = login ? await googleAuth(project) : undefined;
     const storage = await openStorage({ project, endpoint, auth });
     return new GcsBucket(storage.bucket(name), await HttpClient.create(), endpoint ?? STORAGE, auth);
   }
@@ -191,8 +198,13 @@ export class GcsBucket {
 
   async #explained(error: unknown, name: string, signal: AbortSignal | undefined): Promise<unknown> {
     if (!(error instanceof HttpError) || error.status === 0) return error;
-    // The next attempt logs in anew.
-    if (error.status === 401 && this.#auth !== undefined) this.#auth = await googleAuth();
+    const now = performance.now();
+    if (error.status === 401 && this.#auth !== undefined && now - this.#renewedAt > RENEWAL_MS) {
+      // The token was revoked, or this clock is wrong: the next attempt logs in anew.
+      this.#auth = await googleAuth();
+      this.#renewedAt = now;
+      return new HttpError('CLOUD', error.message, { status: 401, temporary: true, cause: error });
+    }
     return gcpError({ status: error.status, message: error.message }, this.#what(name), signal);
   }
 

@@ -13,7 +13,8 @@ export async function googleAuth(project?: string): Promise<GoogleAuth> {
     scopes: [SCOPE],
     // a token may be revoked, or this clock may be wrong
     clientOptions: { forceRefreshOnFailure: true },
-    ...(project === undefined ? {} : { projectId: project }),
+    // Calls for objects name no project; without any, the library asks a metadata server for seconds.
+    projectId: project ?? '-',
   });
 }
 
