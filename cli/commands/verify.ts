@@ -117,6 +117,8 @@ export function verifyCommand(interruption: Interruption): Command {
             out(
               `${check.ok ? 'ok    ' : 'FAILED'} ${printable(check.name).padEnd(22)} ${printable(check.detail)}`,
             );
+          for (const { name, proof, detail } of result.claims ?? [])
+            out(`${proof.padEnd(8)} ${printable(name)}: ${printable(detail)}`);
           for (const { unit, seconds, mode } of result.timeToService ?? [])
             out(`       ${printable(unit).padEnd(22)} up after ${seconds} s, data ${mode}`);
           out(`serial log: ${result.serialLog}`);

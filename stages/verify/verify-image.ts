@@ -88,10 +88,10 @@ function failedBoot(end: Extract<End, { kind: 'given up' }>, report: ReportReade
   return { name: 'boot', ok: false, detail: `${end.why}; last seen: ${end.seen.seen}${state}` };
 }
 
-/** The error for an image that did not prove itself. Its message names the first failed check. */
+/** The error for an image that did not prove itself. Its message names the first failed check, or else the first missing claim. */
 export function verifyFailed(failed: readonly Verification[]): PortError {
   const words = failed.map((v) => {
-    const first = v.checks.find((c) => !c.ok);
+    const first = v.checks.find((c) => !c.ok) ?? v.claims?.find((c) => c.proof === 'missing');
     return `${v.platform}: ${first === undefined ? 'no checks' : `${first.name}: ${first.detail}`}`;
   });
   const log = failed[0]?.serialLog;

@@ -2,6 +2,7 @@ import { describe, expect, test } from 'vitest';
 import type { Check, ModuleListing } from '../../../core/types.ts';
 import { platforms, platformsNamed } from '../../../drivers/registry.ts';
 import { claimsOf, hardwareOf } from '../../../stages/verify/claims.ts';
+import { verifyFailed } from '../../../stages/verify/verify-image.ts';
 
 const CHECKS: Check[] = [
   { name: 'cloud-init', ok: true, detail: 'done, DataSourceEc2Local' },
@@ -50,6 +51,16 @@ describe('claims', () => {
       listing('ena', { kernel: '3.2', isDefault: false, where: 'missing' }),
     ])['Elastic Network Adapter'];
     expect(found).toMatchObject({ proof: 'listed', detail: 'ena: 6.1: image; 3.2: missing' });
+  });
+
+  test('an image that only lacks a driver fails by the name of its device', () => {
+    const [claim] = Object.values(claims([listing('ena', { where: 'missing' })], [])).filter(
+      (c) => c.proof === 'missing',
+    );
+    if (claim === undefined) throw new Error('nothing is missing');
+    const base = { platform: 'aws', verified: false, seconds: 1, serialLog: '/l' };
+    const error = verifyFailed([{ ...base, checks: CHECKS, claims: [claim] }]);
+    expect(error.message).toContain('aws: Elastic Network Adapter: ena: 6.1: missing');
   });
 
   test('every platform names what stays unproven, and drivers to look for', () => {
