@@ -44,8 +44,9 @@ export const azure: Platform = {
   },
   boot: {
     machine: { bios: 'pc', uefi: 'q35' },
-    // Generation 1 has IDE; of generation 2 QEMU has only the bus, not the controller.
-    disk: { bios: 'ide', uefi: 'virtio-scsi' },
+    // As sizes with NVMe have it. Not generation 1's IDE: where DMI says Hyper-V, ata_piix leaves disks to hv_storvsc
+    // (linux drivers/ata/ata_piix.c, piix_ignore_devices_quirk), and QEMU has no bus for that.
+    disk: 'nvme',
     nic: 'e1000',
     smbios: {
       bios: { vendor: 'American Megatrends Inc.', version: '090008' },

@@ -18,7 +18,8 @@ export const hyperv: Platform = {
   },
   needs: {
     storageModules: ['hv_vmbus', 'hv_storvsc', 'sd_mod'],
-    storageExtras: ['ata_piix'],
+    // virtio for the verification boot.
+    storageExtras: ['ata_piix', 'virtio_pci', 'virtio_scsi'],
     networkModules: ['hv_netvsc'],
     optionalModules: ['hv_utils', 'hv_balloon', 'hyperv_keyboard', 'isofs', 'sr_mod', 'cdrom', 'vfat'],
     // As for Azure: how long an initramfs waits for the disk of a busy host.
@@ -30,7 +31,9 @@ export const hyperv: Platform = {
   },
   boot: {
     machine: { bios: 'pc', uefi: 'q35' },
-    disk: { bios: 'ide', uefi: 'virtio-scsi' },
+    // A SCSI disk, though not on Hyper-V's bus. Not generation 1's IDE: where DMI says Hyper-V, ata_piix leaves disks to
+    // hv_storvsc (linux drivers/ata/ata_piix.c, piix_ignore_devices_quirk).
+    disk: 'virtio-scsi',
     nic: 'e1000',
     smbios: {
       bios: { vendor: 'American Megatrends Inc.', version: '090008' },
