@@ -7,16 +7,28 @@ import { targetOptions } from '../drivers/uploaders.ts';
 /** Options by platform as they were given, unchecked. */
 export type GivenTargets = Record<string, Record<string, unknown>>;
 
-/** `PLATFORM.OPTION=VALUE`; true, false and whole numbers are taken as such, `a,b` stays text for the schema. */
-export function parseSet(text: string): { platform: string; option: string; value: unknown } {
-  const [, platform, option, word] = /^([a-z]+)\.([A-Za-z][A-Za-z0-9]*)=(.*)$/s.exec(text) ?? [];
-  if (platform === undefined || option === undefined || word === undefined) {
+/** `PLATFORM.OPTION=VALUE`, or `PLATFORM.GROUP.OPTION=VALUE`; true and false are taken as such, the rest stays text for the schema. */
+export function parseSet(text: string): { platform: string; path: string[]; value: unknown } {
+  const [, platform, options = '', word] = /^([a-z]+)\.([A-Za-z][\w.-]*)=(.*)$/s.exec(text) ?? [];
+  const path = options.split('.');
+  const isSafe = path.every((p) => p !== '' && !['__proto__', 'constructor', 'prototype'].includes(p));
+  if (platform === undefined || word === undefined || !isSafe) {
     throw new PortError('USAGE', `not an option of a target: ${printable(text)}`, {
       hint: 'write --set PLATFORM.OPTION=VALUE, for example --set aws.region=eu-central-1',
     });
   }
-  if (word === 'true' || word === 'false') return { platform, option, value: word === 'true' };
-  return { platform, option, value: word };
+  return { platform, path, value: word === 'true' || word === 'false' ? word === 'true' : word };
+}
+
+function setAt(options: Record<string, unknown>, [key = '', ...rest]: string[], value: unknown): void {
+  if (rest.length === 0) {
+    options[key] = value;
+    return;
+  }
+  const inner = options[key];
+  const group = typeof inner === 'object' && inner !== null ? (inner as Record<string, unknown>) : {};
+  options[key] = group;
+  setAt(group, rest, value);
 }
 
 /** What flags and configuration ask for, checked by each driver. A target that is not in `--to` is an error. */
@@ -27,8 +39,9 @@ export function targetsOf(
   wanted: boolean,
 ): Request['targets'] {
   const given: GivenTargets = structuredClone(config);
-  for (const { platform, option, value } of sets.map(parseSet)) {
-    given[platform] = { ...given[platform], [option]: value };
+  for (const { platform, path, value } of sets.map(parseSet)) {
+    given[platform] ??= {};
+    setAt(given[platform], path, value);
   }
   const targets: Request['targets'] = {};
   for (const [platform, options] of Object.entries(given)) {
