@@ -11,7 +11,7 @@ import { useOf } from '../../core/work-disks.ts';
 import { withStore } from '../../drivers/stores/index.ts';
 import { provisionIfAble } from '../../drivers/stores/provision.ts';
 import type { Store } from '../../drivers/stores/store.ts';
-import { diskOf } from '../../tools/container-disk.ts';
+import { type ContainerDisk, diskOf } from '../../tools/container-disk.ts';
 import { OVMF_FILES } from '../../tools/qemu-system.ts';
 import type { ExpectedDataSet } from './data-check.ts';
 import type { VerifyRequest } from './request.ts';
@@ -103,33 +103,62 @@ async function bootAll(ctx: StageContext, { boots }: VerifyPlan, store: Store): 
       throw new PortError('BUG', `no image was encoded for ${name}`);
     }
     ctx.progress({ text: `booting as ${platform.title}` });
-    const disk = await diskOf(artifact, ctx.paths.tmp, { signal: ctx.signal });
-    results.push(
-      await verifyImage({
-        image: disk.path,
-        format: disk.format,
-        moreImages: images.filter((a) => a.disk !== undefined),
-        listings: ctx.result<{ listings?: ModuleListing[] }>('guest-drivers')?.listings ?? [],
-        mounts: moreMounts(ctx),
-        platform,
-        firmware,
-        logs: ctx.paths.logs,
-        scratch: ctx.paths.tmp,
-        ...(dataSets.length === 0 ? {} : await dataOf(ctx, dataSets, store)),
-        dataSets,
-        services,
-        pages: ctx.facts.pages,
-        hostname: ctx.facts.os.hostname.split('.')[0] ?? '',
-        dhcp: ctx.request.network === 'dhcp',
-        signal: ctx.signal,
-        log: ctx.log,
-        onProgress: (text) => ctx.progress({ text: `booted as ${platform.title}: ${text}` }),
-      }).finally(() => disk.close()),
-    );
+    const disks = await openDisks(ctx, artifact, images);
+    try {
+      const [disk, ...moreImages] = disks;
+      if (disk === undefined) throw new PortError('BUG', `no disk to boot for ${name}`);
+      results.push(
+        await verifyImage({
+          image: disk.path,
+          format: disk.format,
+          moreImages,
+          listings: ctx.result<{ listings?: ModuleListing[] }>('guest-drivers')?.listings ?? [],
+          mounts: moreMounts(ctx),
+          platform,
+          firmware,
+          logs: ctx.paths.logs,
+          scratch: ctx.paths.tmp,
+          ...(dataSets.length === 0 ? {} : await dataOf(ctx, dataSets, store)),
+          dataSets,
+          services,
+          pages: ctx.facts.pages,
+          hostname: ctx.facts.os.hostname.split('.')[0] ?? '',
+          dhcp: ctx.request.network === 'dhcp',
+          signal: ctx.signal,
+          log: ctx.log,
+          onProgress: (text) => ctx.progress({ text: `booted as ${platform.title}: ${text}` }),
+        }),
+      );
+    } finally {
+      for (const opened of disks) await opened.close();
+    }
   }
   const failed = results.filter((v) => !v.verified);
   if (failed.length > 0) throw verifyFailed(failed);
   return results;
+}
+
+/** The disks of a machine as QEMU can open them, that of the system first, whatever they travel in. */
+async function openDisks(
+  { paths, signal }: StageContext,
+  main: Artifact,
+  images: readonly Artifact[],
+): Promise<ContainerDisk[]> {
+  const wanted = [
+    ...(main.members ?? [undefined]).map((m) => ({ artifact: main, member: m?.name })),
+    ...images.flatMap((artifact) => (artifact.disk === undefined ? [] : [{ artifact, member: undefined }])),
+  ];
+  const opened: ContainerDisk[] = [];
+  try {
+    for (const { artifact, member } of wanted) {
+      const options = { signal, ...(member === undefined ? {} : { member }) };
+      opened.push(await diskOf(artifact, paths.tmp, options));
+    }
+    return opened;
+  } catch (error) {
+    for (const disk of opened) await disk.close();
+    throw error;
+  }
 }
 
 /** Boots every encoded image and checks what it reports. Result: one verification per platform. */
