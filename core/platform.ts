@@ -86,7 +86,7 @@ export interface Smbios {
 /** QEMU hardware that stands in for the platform in the verification boot. */
 export interface BootProfile {
   machine: { bios: string; uefi: string };
-  /** Bus of the boot disk by firmware: Azure's generation 1 (BIOS) has IDE, generation 2 (UEFI) SCSI. */
+  /** Bus of the boot disk; by firmware where the platform has another one for a machine that starts by UEFI. */
   disk: DiskBus | { bios: DiskBus; uefi: DiskBus };
   nic: 'virtio-net-pci' | 'e1000' | 'vmxnet3';
   /** What cloud-init's ds-identify and agents look at. */

@@ -19,7 +19,7 @@ function isTerminal(word: string): boolean {
 }
 
 /** Where a platform wants to wait longer than another, the longer time harms nobody. */
-const LARGEST_WINS: ReadonlySet<string> = new Set(['nvme_core.io_timeout', 'nvme.io_timeout', 'rootdelay']);
+const LARGEST_WINS: ReadonlySet<string> = new Set(['nvme_core.io_timeout', 'nvme.io_timeout']);
 
 /** One argument of a union, and the spellings that gave way to it. */
 interface Chosen {

@@ -1,4 +1,5 @@
 /** The configuration cloud-init gets, written by hand: ds-identify reads the datasource list with a shell, line by line. */
+import type { Facts } from '../../core/facts.ts';
 
 /** Path of our configuration. It sorts behind what distributions and installers leave, so it wins. */
 export const CONFIG_PATH = '/etc/cloud/cloud.cfg.d/99-port-image.cfg';
@@ -15,6 +16,27 @@ export interface ConfigInput {
   hostKeyTypes: readonly string[];
   /** True when the account cloud-init would create exists already. */
   defaultUserExists: boolean;
+}
+
+/**
+ * Where the account has not the name of the distribution or what that is made of (`usernames` of cloud-init's
+ * config/cloud.cfg.tmpl). Rebuilds of RHEL's package may have its name or their own.
+ */
+const DEFAULT_USERS: Readonly<Record<string, readonly string[]>> = {
+  almalinux: ['almalinux', 'cloud-user'],
+  amzn: ['ec2-user'],
+  centos: ['cloud-user'],
+  fedora: ['fedora'],
+  ol: ['ol', 'cloud-user'],
+  rhel: ['cloud-user'],
+  rocky: ['rocky', 'cloud-user'],
+};
+
+/** Names the account may have that cloud-init would create in a guest of this distribution. */
+export function defaultUsers({ distro, family }: Pick<Facts['os'], 'distro' | 'family'>): readonly string[] {
+  if (family === 'suse') return ['suse'];
+  const known = Object.hasOwn(DEFAULT_USERS, distro) ? DEFAULT_USERS[distro] : undefined;
+  return known ?? [...new Set([distro, family])];
 }
 
 /** Union of several platforms' datasources: first come first, `None` last, each once. */

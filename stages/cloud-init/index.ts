@@ -15,7 +15,7 @@ import { familyOf } from '../../families/registry.ts';
 import { agentEdits } from './agents.ts';
 import { ASIDE, type Blocker, findBlockers, UNITS } from './blockers.ts';
 import { clockEdits } from './clocks.ts';
-import { CONFIG_PATH, hostKeyTypes, mergeDatasources, renderConfig } from './config.ts';
+import { CONFIG_PATH, defaultUsers, hostKeyTypes, mergeDatasources, renderConfig } from './config.ts';
 
 /** What the stage intends. */
 export interface CloudInitPlan {
@@ -44,9 +44,6 @@ const WHY_INSTALL = 'the new platform configures the server through it';
 export function packageCache(): string {
   return path.join(process.env.XDG_CACHE_HOME ?? path.join(os.homedir(), '.cache'), 'port-image', 'packages');
 }
-
-/** Name of the account cloud-init would create. */
-const DEFAULT_USER: Readonly<Record<string, string>> = { debian: 'debian', ubuntu: 'ubuntu' };
 
 /** Without these a conversion is not what was promised; agents of one platform may be missing. */
 const NEEDED_ROLES: ReadonlySet<AgentRole> = new Set<AgentRole>([
@@ -125,7 +122,7 @@ async function configEdit(ctx: StageContext, datasources: readonly string[]): Pr
     settings: Object.assign({}, ...ctx.platforms.map((p) => p.needs.datasourceSettings ?? {})),
     generalize: request.generalize,
     hostKeyTypes: hostKeyTypes(await guest.list('/etc/ssh')),
-    defaultUserExists: facts.users.some((u) => u.name === (DEFAULT_USER[facts.os.distro] ?? 'debian')),
+    defaultUserExists: facts.users.some((u) => defaultUsers(facts.os).includes(u.name)),
   });
   return textEdit(
     CONFIG_PATH,

@@ -95,7 +95,7 @@ async function proveInitramfs(
       throw new PortError(
         'GUEST_BROKEN',
         `the new initramfs of kernel ${plan.version} still has no ${missing.join(', ')}`,
-        { hint: 'look for hooks or configuration below /etc/initramfs-tools that leave modules out' },
+        { hint: 'look below /etc for hooks or configuration of the initramfs that leave modules out' },
       );
     }
     const without = plan.extras.filter((m) => !listing.modules.includes(m));

@@ -33,10 +33,10 @@ describe('kernel arguments', () => {
     expect(
       uniteArguments([
         CONSOLES,
-        ['rootdelay=300', 'console=tty1', 'console=ttyS0,115200n8'],
-        ['rootdelay=1'],
+        ['nvme_core.io_timeout=300', 'console=tty1', 'console=ttyS0,115200n8'],
+        ['nvme_core.io_timeout=1'],
       ]),
-    ).toEqual(['rootdelay=300', 'console=tty0', 'console=ttyS0,115200']);
+    ).toEqual(['nvme_core.io_timeout=300', 'console=tty0', 'console=ttyS0,115200']);
   });
   test('hvc0 is never last beside a serial line: where Xen is not, /dev/console would be a screen', () => {
     expect(uniteArguments([['console=tty0', 'console=hvc0'], CONSOLES])).toEqual([
@@ -62,7 +62,14 @@ describe('kernel arguments', () => {
     ]);
   });
   test('the union does not depend on who is asked first, but for spellings of one console', () => {
-    const word = fc.constantFrom('a=1', 'b', 'rootdelay=5', 'rootdelay=300', ...CONSOLES, 'console=hvc0');
+    const word = fc.constantFrom(
+      'a=1',
+      'b',
+      'nvme_core.io_timeout=5',
+      'nvme_core.io_timeout=300',
+      ...CONSOLES,
+      'console=hvc0',
+    );
     fc.assert(
       fc.property(fc.array(fc.array(word)), (lists) => {
         const one = uniteArguments(lists);

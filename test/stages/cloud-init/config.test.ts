@@ -4,13 +4,31 @@ import * as path from 'node:path';
 import { expect, test } from 'vitest';
 import * as yaml from 'yaml';
 import { findBlockers, topLevelKeys } from '../../../stages/cloud-init/blockers.ts';
-import { hostKeyTypes, mergeDatasources, renderConfig } from '../../../stages/cloud-init/config.ts';
+import {
+  defaultUsers,
+  hostKeyTypes,
+  mergeDatasources,
+  renderConfig,
+} from '../../../stages/cloud-init/config.ts';
 import { FolderGuest } from '../../families/debian/folder-guest.ts';
 
 test('datasources of several platforms: each once, None last', () => {
   expect(
     mergeDatasources([['ConfigDrive', 'OpenStack', 'None'], ['NoCloud', 'ConfigDrive', 'None'], ['Azure']]),
   ).toEqual(['ConfigDrive', 'OpenStack', 'NoCloud', 'Azure', 'None']);
+});
+
+test.each([
+  ['debian', 'debian', ['debian']],
+  ['raspbian', 'debian', ['raspbian', 'debian']],
+  ['ubuntu', 'debian', ['ubuntu', 'debian']],
+  ['rocky', 'rhel', ['rocky', 'cloud-user']],
+  ['amzn', 'rhel', ['ec2-user']],
+  ['fedora', 'rhel', ['fedora']],
+  ['sles', 'suse', ['suse']],
+  ['constructor', 'arch', ['constructor', 'arch']],
+] as const)('the account cloud-init would create on %s', (distro, family, users) => {
+  expect(defaultUsers({ distro, family })).toEqual(users);
 });
 
 test('a moved server keeps its identity, a template does not', () => {
