@@ -8,7 +8,7 @@ import { rpmMissing } from '../tools/rpm-database.ts';
 import { readRpmFile } from '../tools/rpm-file.ts';
 import { compareRpmVersions } from '../tools/rpm-version.ts';
 import type { PackageSet, ResolveOptions } from './family.ts';
-import { sendPackages } from './packages-send.ts';
+import { installFiles, requireInstalled } from './packages-send.ts';
 import { chooseFromPool, type PoolPackage } from './pool.ts';
 
 const INSTALL_TIMEOUT_MS = 3_600_000;
@@ -25,6 +25,8 @@ export LC_ALL=C PATH=/usr/sbin:/usr/bin:/sbin:/bin SYSTEMD_OFFLINE=1
 rpm -U --test "$work"/in/*.rpm </dev/null
 rpm -U "$work"/in/*.rpm </dev/null
 `;
+
+const INSTALLER = { tool: 'rpm', suffix: '.rpm', script: INSTALL, timeoutMs: INSTALL_TIMEOUT_MS };
 
 const REMOVE = `
 export LC_ALL=C PATH=/usr/sbin:/usr/bin:/sbin:/bin SYSTEMD_OFFLINE=1
@@ -78,18 +80,9 @@ export async function installRpms(
   signal: AbortSignal = new AbortController().signal,
 ): Promise<void> {
   if (set.files.length === 0) return;
-  await sendPackages(guest, set.files, '.rpm', signal);
-  try {
-    const output = await guest.guest(INSTALL, [guest.exchange], INSTALL_TIMEOUT_MS);
-    log.debug('rpm', { output: output.slice(-20_000) });
-  } finally {
-    await guest.remove(`${guest.exchange}/packages`);
-  }
+  await installFiles(guest, set.files, INSTALLER, log, signal);
   const names = set.packages.map((p) => p.name);
-  const missing = await rpmMissing(guest, names);
-  if (missing.size > 0) {
-    throw new PortError('GUEST_BROKEN', `not installed in the guest: ${[...missing].join(', ')}`);
-  }
+  requireInstalled(await rpmMissing(guest, names));
 }
 
 /** See Family. Throws GUEST_BROKEN when others need them. */

@@ -8,7 +8,7 @@ import type { AgentRole } from '../../core/platform.ts';
 import { APK_DATABASES, parseApkInstalled, withWorld } from '../../tools/apk-database.ts';
 import { readPkgInfo } from '../../tools/pkginfo.ts';
 import type { PackageSet, ResolveOptions } from '../family.ts';
-import { sendPackages } from '../packages-send.ts';
+import { installFiles, requireInstalled } from '../packages-send.ts';
 import { chooseFromPool, type PoolPackage } from '../pool.ts';
 import { enableServices } from './services.ts';
 
@@ -37,6 +37,7 @@ cd /
 export LC_ALL=C PATH=/usr/sbin:/usr/bin:/sbin:/bin
 apk add --no-network --no-progress --repositories-file /dev/null "$1"/packages/in/*.apk </dev/null
 `;
+const INSTALLER = { tool: 'apk', suffix: '.apk', script: INSTALL, timeoutMs: TIMEOUT_MS };
 const REMOVE = `
 export LC_ALL=C PATH=/usr/sbin:/usr/bin:/sbin:/bin
 apk del --no-network --no-progress -- "$@" </dev/null
@@ -95,19 +96,11 @@ export async function installPackages(
 ): Promise<void> {
   if (set.files.length > 0) {
     const world = (await guest.readText(WORLD)) ?? '';
-    await sendPackages(guest, set.files, '.apk', signal);
-    try {
-      const output = await guest.guest(INSTALL, [guest.exchange], TIMEOUT_MS);
-      log.debug('apk', { output: output.slice(-20_000) });
-    } finally {
-      await guest.remove(`${guest.exchange}/packages`);
-    }
+    await installFiles(guest, set.files, INSTALLER, log, signal);
     const requested = set.packages.filter((p) => p.requested).map((p) => p.name);
     await guest.write(WORLD, withWorld(world, requested));
     const now = await installed(guest);
-    const missing = set.packages.filter((p) => !now.provides.has(p.name)).map((p) => p.name);
-    if (missing.length > 0)
-      throw new PortError('GUEST_BROKEN', `not installed in the guest: ${missing.join(', ')}`);
+    requireInstalled(set.packages.map((p) => p.name).filter((name) => !now.provides.has(name)));
   }
   await enableServices(guest);
 }

@@ -7,7 +7,7 @@ import { type Log, silentLog } from '../../core/log.ts';
 import type { AgentRole } from '../../core/platform.ts';
 import { readPkgInfo } from '../../tools/pkginfo.ts';
 import type { PackageSet, ResolveOptions } from '../family.ts';
-import { sendPackages } from '../packages-send.ts';
+import { installFiles, requireInstalled } from '../packages-send.ts';
 import { chooseFromPool, type PoolPackage } from '../pool.ts';
 
 /** Names per role; what only the user repository (AUR) has is left out. */
@@ -37,6 +37,8 @@ cd /
 ${ENVIRONMENT}
 pacman -U --noconfirm --noprogressbar --needed "$1"/packages/in/*.pkg.tar.* </dev/null
 `;
+// pacman tells the compression by content, the name only has to fit the pattern.
+const INSTALLER = { tool: 'pacman', suffix: '.pkg.tar.zst', script: INSTALL, timeoutMs: TIMEOUT_MS };
 const MARK_DEPENDENCIES = `${ENVIRONMENT}\npacman -D --asdeps -- "$@" </dev/null\n`;
 const REMOVE = `${ENVIRONMENT}\npacman -R --noconfirm --noprogressbar -- "$@" </dev/null\n`;
 
@@ -86,20 +88,9 @@ export async function installPackages(
   signal: AbortSignal = new AbortController().signal,
 ): Promise<void> {
   if (set.files.length === 0) return;
-  // pacman tells the compression by content, the name only has to fit the pattern.
-  await sendPackages(guest, set.files, '.pkg.tar.zst', signal);
-  try {
-    const output = await guest.guest(INSTALL, [guest.exchange], TIMEOUT_MS);
-    log.debug('pacman', { output: output.slice(-20_000) });
-  } finally {
-    await guest.remove(`${guest.exchange}/packages`);
-  }
-  const lacking = await missing(
-    guest,
-    set.packages.map((p) => p.name),
-  );
-  if (lacking.size > 0)
-    throw new PortError('GUEST_BROKEN', `not installed in the guest: ${[...lacking].join(', ')}`);
+  await installFiles(guest, set.files, INSTALLER, log, signal);
+  const names = set.packages.map((p) => p.name);
+  requireInstalled(await missing(guest, names));
   const dependencies = set.packages.filter((p) => !p.requested).map((p) => p.name);
   if (dependencies.length > 0) await guest.guest(MARK_DEPENDENCIES, dependencies);
 }

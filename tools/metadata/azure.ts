@@ -2,8 +2,9 @@
  * Azure's instance metadata (learn.microsoft.com/azure/virtual-machines/instance-metadata-service) and the part of its wire
  * server provisioning needs: goal state and health report (canonical/cloud-init:cloudinit/sources/helpers/azure.py).
  */
+
+import { xmlText } from '../xml-text.ts';
 import { type MetadataService, NOT_FOUND, type ServiceMetadata, text } from './service.ts';
-import { xmlText } from './xml.ts';
 
 /** Account the platform asks for; it exists in the throw-away machine only. */
 export const AZURE_USER = 'port-image-verify';

@@ -2,9 +2,10 @@
  * `ovf-env.xml` on a CD: the OVF environment of vSphere (DMTF DSP0243, 9.3; canonical/cloud-init DataSourceOVF) and the one Azure
  * provisions with (canonical/cloud-init DataSourceAzure).
  */
+
+import { xmlText } from '../xml-text.ts';
 import { AZURE_USER } from './azure.ts';
 import type { ServiceMetadata } from './service.ts';
-import { xmlText } from './xml.ts';
 
 /** Labels ds-identify knows an OVF environment by. */
 export const OVF_LABEL = 'OVF ENV';

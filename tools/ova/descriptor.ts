@@ -1,6 +1,7 @@
 /** OVF descriptor of a machine (DMTF DSP0243 1.1, with VMware's extensions as its own exports have them). */
 import { MIB, roundUp } from '../../core/sizes.ts';
 import { printable } from '../../core/text.ts';
+import { xmlText } from '../xml-text.ts';
 import type { GuestOs } from './guest-os.ts';
 
 /** ESXi 6.5: the first with secure boot, and old enough to be understood by every host still in use. */
@@ -30,19 +31,8 @@ export interface OvaMachine {
   disks: readonly OvaDisk[];
 }
 
-/** Text as XML content or attribute. What XML 1.0 cannot hold is shown as an escape first. */
-export function xmlText(text: string): string {
-  const entities: Record<string, string> = {
-    '&': '&amp;',
-    '<': '&lt;',
-    '>': '&gt;',
-    '"': '&quot;',
-    "'": '&apos;',
-  };
-  return printable(text.toWellFormed())
-    .replace(/[\ufffe\uffff]/g, '?')
-    .replace(/[&<>"']/g, (c) => entities[c] ?? c);
-}
+/** Control characters, which XML cannot hold, are shown as escapes, not left out. */
+const shown = (text: string) => xmlText(printable(text));
 
 const INSTANCE = { cpu: 1, memory: 2, ide: 3, cd: 4, nic: 5, scsi: 10, disk: 100 } as const;
 
@@ -54,7 +44,7 @@ function item(
 ): string {
   const lines = Object.keys(fields)
     .sort()
-    .map((key) => `        <rasd:${key}>${xmlText(String(fields[key]))}</rasd:${key}>`);
+    .map((key) => `        <rasd:${key}>${shown(String(fields[key]))}</rasd:${key}>`);
   const extra = Object.entries(config).map(([key, value]) => `        ${vmwConfig(key, value)}`);
   return [`      <Item${required ? '' : ' ovf:required="false"'}>`, ...lines, ...extra, '      </Item>'].join(
     '\n',
@@ -154,9 +144,9 @@ const PROPERTIES = [
 
 /** The descriptor as XML. */
 export function ovfDescriptor(machine: OvaMachine): string {
-  const name = xmlText(machine.name);
+  const name = shown(machine.name);
   const files = machine.disks.map(
-    (d, n) => `    <File ovf:href="${xmlText(d.file)}" ovf:id="file${n + 1}" ovf:size="${d.fileBytes}"/>`,
+    (d, n) => `    <File ovf:href="${shown(d.file)}" ovf:id="file${n + 1}" ovf:size="${d.fileBytes}"/>`,
   );
   const disks = machine.disks.map(
     (d, n) =>
@@ -187,9 +177,9 @@ ${disks.join('\n')}
   <VirtualSystem ovf:id="${name}">
     <Info>A virtual machine</Info>
     <Name>${name}</Name>
-    <OperatingSystemSection ovf:id="${machine.os.cimId}" vmw:osType="${xmlText(machine.os.vmwareId)}">
+    <OperatingSystemSection ovf:id="${machine.os.cimId}" vmw:osType="${shown(machine.os.vmwareId)}">
       <Info>The kind of installed guest operating system</Info>
-      <Description>${xmlText(machine.os.title)}</Description>
+      <Description>${shown(machine.os.title)}</Description>
     </OperatingSystemSection>
     <ProductSection ovf:required="false">
       <Info>What cloud-init asks for at the first boot</Info>
