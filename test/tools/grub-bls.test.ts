@@ -83,9 +83,11 @@ describe('entries', () => {
 });
 
 test('the fallback in grub.cfg', () => {
+  // biome-ignore lint/suspicious/noTemplateCurlyInString: shell text
   const menu = 'if [ -z "${kernelopts}" ]; then\n  set kernelopts="root=/dev/sda2 ro quiet "\nfi\nblscfg\n';
   const after = editDefaultKernelopts(menu, change);
   expect(after).toBe(
+    // biome-ignore lint/suspicious/noTemplateCurlyInString: shell text
     'if [ -z "${kernelopts}" ]; then\n  set kernelopts="root=UUID=1234 ro console=tty0 console=ttyS0,115200 "\nfi\nblscfg\n',
   );
   expect(editDefaultKernelopts(after, change)).toBe(after);

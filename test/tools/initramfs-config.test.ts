@@ -69,6 +69,7 @@ describe('mkinitcpio.conf', () => {
     fc.assert(
       fc.property(fc.uniqueArray(moduleName), fc.uniqueArray(moduleName), (present, wanted) => {
         const { text } = editMkinitcpio(`MODULES=(${present.join('\n  ')})\nX=1\n`, wanted);
+        // biome-ignore lint/suspicious/noTemplateCurlyInString: shell text
         const words = bash(text, 'printf "%s\\n" "${MODULES[@]}" X=$X').trim().split('\n').filter(Boolean);
         const fold = (s: string) => s.replaceAll('-', '_');
         const extra = wanted.filter((w) => !present.map(fold).includes(fold(w)));

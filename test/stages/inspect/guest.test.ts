@@ -150,6 +150,7 @@ describe('boot', () => {
       `title T ${v}\nversion ${v}\nlinux /vmlinuz-${v}\ninitrd /initramfs-${v}.img\noptions ro\n`;
     const boot = ['5.14.0-70', '5.14.0-427'].flatMap((v) => [`boot/vmlinuz-${v}`, `boot/initramfs-${v}.img`]);
     const files = (config: string, env: string) => ({
+      // biome-ignore lint/suspicious/noTemplateCurlyInString: shell text
       [config]: 'set default="${saved_entry}"\nblscfg\n',
       [env]: '# GRUB Environment Block\nsaved_entry=m-5.14.0-70\n',
       'boot/loader/entries/m-5.14.0-70.conf': bls('5.14.0-70'),
