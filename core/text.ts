@@ -35,3 +35,12 @@ export function withoutSecrets(text: string): string {
     .map((line) => (SECRET_LINE.test(line) ? '[line left out: it may hold a secret]' : line))
     .join('\n');
 }
+
+/** The value of JSON text; undefined when it is none. */
+export function parsedJson(text: string): unknown {
+  try {
+    return JSON.parse(text) as unknown;
+  } catch {
+    return undefined;
+  }
+}

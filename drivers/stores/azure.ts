@@ -13,7 +13,7 @@ import { putBlocks } from '../../tools/azure/block-put.ts';
 import { revokeContainer, signContainer } from '../../tools/azure/container-sas.ts';
 import { azureError, codeOf, statusOf } from '../../tools/azure/errors.ts';
 import { AzureContainers, parseAzureStore, unlessAbsent } from './azure-containers.ts';
-import { checkKey } from './key.ts';
+import { checkKey, idsBelow } from './key.ts';
 import type {
   Content,
   GetOptions,
@@ -96,14 +96,12 @@ export class AzureStore implements Store {
   }
 
   async *list(prefix: string): AsyncIterable<StoredObject> {
-    const slash = prefix.indexOf('/');
-    if (slash < 0) {
-      const ids: string[] = [];
-      for await (const id of this.ids()) if (`${id}/`.startsWith(prefix)) ids.push(id);
-      // whole keys decide the order, and there `/` counts
-      for (const id of ids.sort((a, b) => (`${a}/` < `${b}/` ? -1 : 1))) yield* this.list(`${id}/`);
+    const several = await idsBelow(prefix, () => this.ids());
+    if (several !== undefined) {
+      for (const id of several) yield* this.list(`${id}/`);
       return;
     }
+    const slash = prefix.indexOf('/');
     const id = prefix.slice(0, slash);
     const container = await this.#containers.existing(id);
     if (container === undefined) return;

@@ -12,3 +12,18 @@ export function checkKey(key: string): string[] {
   }
   return parts;
 }
+
+/**
+ * Ids a listing must go through when `prefix` names no whole data set, in the order their objects have in a listing of keys.
+ * Undefined when it names one.
+ */
+export async function idsBelow(
+  prefix: string,
+  ids: () => AsyncIterable<string>,
+): Promise<string[] | undefined> {
+  if (prefix.includes('/')) return undefined;
+  const found: string[] = [];
+  for await (const id of ids()) if (`${id}/`.startsWith(prefix)) found.push(id);
+  // whole keys decide the order, and there `/` counts
+  return found.sort((a, b) => (`${a}/` < `${b}/` ? -1 : 1));
+}

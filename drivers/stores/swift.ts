@@ -17,7 +17,7 @@ import { quotasOf } from '../../tools/openstack/swift-put.ts';
 import { putStream } from '../../tools/openstack/swift-put-stream.ts';
 import { isPartName, sweepParts } from '../../tools/openstack/swift-slo.ts';
 import { proveTempUrls, revokeTempUrls, tempUrlDigest } from '../../tools/openstack/tempurl.ts';
-import { checkKey } from './key.ts';
+import { checkKey, idsBelow } from './key.ts';
 import type {
   Content,
   GetOptions,
@@ -168,14 +168,12 @@ export class SwiftStore implements Store {
   }
 
   async *list(prefix: string): AsyncIterable<StoredObject> {
-    const slash = prefix.indexOf('/');
-    if (slash < 0) {
-      const ids: string[] = [];
-      for await (const id of this.ids()) if (`${id}/`.startsWith(prefix)) ids.push(id);
-      // whole keys decide the order, and there `/` counts
-      for (const id of ids.sort((a, b) => (`${a}/` < `${b}/` ? -1 : 1))) yield* this.list(`${id}/`);
+    const several = await idsBelow(prefix, () => this.ids());
+    if (several !== undefined) {
+      for (const id of several) yield* this.list(`${id}/`);
       return;
     }
+    const slash = prefix.indexOf('/');
     const id = prefix.slice(0, slash);
     if (!DATA_SET_ID.test(id)) return;
     const api = await this.api();

@@ -1,6 +1,6 @@
 /** The guest's report: every byte of it is hostile, so it is bounded, decoded and made printable here. */
 
-import { printable } from '../../core/text.ts';
+import { parsedJson, printable } from '../../core/text.ts';
 import { parseObject } from '../../tools/line-socket.ts';
 
 /** Most bytes of one section after decoding; the reporter sends at most 16 KiB. */
@@ -65,11 +65,7 @@ export class ReportReader {
 
   /** JSON of a section, or undefined. */
   json(name: string): unknown {
-    try {
-      return JSON.parse(this.text(name));
-    } catch {
-      return undefined;
-    }
+    return parsedJson(this.text(name));
   }
 
   /** Everything for verification.json: printable lines by section. */

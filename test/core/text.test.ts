@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { withoutSecrets } from '../../core/text.ts';
+import { parsedJson, withoutSecrets } from '../../core/text.ts';
 
 const LEFT_OUT = '[line left out: it may hold a secret]';
 
@@ -20,4 +20,10 @@ test('ordinary lines stay, a private key hides the whole file', () => {
   expect(withoutSecrets(fstab)).toBe(fstab);
   expect(withoutSecrets('GRUB_CMDLINE_LINUX="root=/dev/sda1 quiet"')).toContain('/dev/sda1');
   expect(withoutSecrets('a\n-----BEGIN OPENSSH PRIVATE KEY-----\nb\n')).not.toMatch(/\nb\n/);
+});
+
+test('JSON, or nothing', () => {
+  expect(parsedJson('{"a":[1]}')).toEqual({ a: [1] });
+  expect(parsedJson('null')).toBeNull();
+  for (const none of ['', '{', 'undefined', '<html>']) expect(parsedJson(none)).toBeUndefined();
 });

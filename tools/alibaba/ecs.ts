@@ -3,7 +3,7 @@ import { randomUUID } from 'node:crypto';
 import * as z from 'zod';
 import { PortError } from '../../core/errors.ts';
 import { pause } from '../../core/pause.ts';
-import { printable } from '../../core/text.ts';
+import { parsedJson, printable } from '../../core/text.ts';
 import { HttpClient, HttpError } from '../openstack/http.ts';
 import { withRetries } from '../openstack/retry.ts';
 import { type AlibabaKey, LOGIN_HINT, readAlibabaKey } from './credentials.ts';
@@ -107,7 +107,7 @@ export class EcsApi {
           signal,
         });
         const text = await response.text();
-        const value = parse(text);
+        const value = parsedJson(text);
         if (response.status >= 400) throw refusal(what, response.status, value);
         return value;
       },
@@ -215,14 +215,6 @@ export class EcsApi {
 
   async close(): Promise<void> {
     await this.#http.close();
-  }
-}
-
-function parse(text: string): unknown {
-  try {
-    return JSON.parse(text) as unknown;
-  } catch {
-    return undefined;
   }
 }
 

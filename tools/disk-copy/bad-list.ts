@@ -3,6 +3,7 @@ import * as fs from 'node:fs/promises';
 import * as z from 'zod';
 import { BLOCK_BYTES, type ByteRange } from '../../core/disk-source.ts';
 import { writeJson } from '../../core/files.ts';
+import { parsedJson } from '../../core/text.ts';
 
 /** Number of the block, offset from its start, length: one for each unreadable run. */
 const BadList = z.array(
@@ -23,19 +24,11 @@ export async function readBadList(file: string): Promise<BadParts> {
     if (error.code === 'ENOENT') return '[]';
     throw error;
   });
-  const parsed = BadList.safeParse(parseJson(text));
+  const parsed = BadList.safeParse(parsedJson(text));
   for (const [block, startBytes, lengthBytes] of parsed.data ?? []) {
     found.set(block, [...(found.get(block) ?? []), { startBytes, lengthBytes }]);
   }
   return found;
-}
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
 }
 
 /** Writes the list, whole or not at all. */

@@ -3,7 +3,7 @@ import { randomUUID } from 'node:crypto';
 import * as z from 'zod';
 import { PortError } from '../../core/errors.ts';
 import { pause } from '../../core/pause.ts';
-import { printable } from '../../core/text.ts';
+import { parsedJson, printable } from '../../core/text.ts';
 import { HttpClient, HttpError } from '../openstack/http.ts';
 import { withRetries } from '../openstack/retry.ts';
 import type { OciLogin } from './config.ts';
@@ -98,7 +98,7 @@ export class OciCompute {
         });
         const told = await answer.text();
         const { status } = answer;
-        const value: unknown = told === '' ? undefined : parse(told);
+        const value: unknown = told === '' ? undefined : parsedJson(told);
         if (status < 400) return { status, value, nextPage: answer.headers['opc-next-page'] };
         throw refusal(what, status, value);
       },
@@ -181,14 +181,6 @@ export class OciCompute {
 
   async close(): Promise<void> {
     await this.#http.close();
-  }
-}
-
-function parse(text: string): unknown {
-  try {
-    return JSON.parse(text) as unknown;
-  } catch {
-    return undefined;
   }
 }
 
