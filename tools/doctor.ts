@@ -37,7 +37,9 @@ interface Wanted {
   name: string;
   /** Arguments that make it tell its version. */
   ask?: readonly string[];
-  package: string;
+  /** Debian's; where it has none, `install`. */
+  package?: string;
+  install?: string;
   required: boolean;
   disables: string;
 }
@@ -50,6 +52,13 @@ const PROGRAMS: readonly Wanted[] = [
     package: 'qemu-system-common',
     required: false,
     disables: 'fast reading of data from images that are not raw',
+  },
+  {
+    name: 'qemu-io',
+    ask: ['--version'],
+    package: 'qemu-utils',
+    required: false,
+    disables: 'images of a size the platform rounds up (aws, azure, gcp) from a disk with GPT',
   },
   {
     name: 'qemu-system-x86_64',
@@ -96,6 +105,13 @@ const PROGRAMS: readonly Wanted[] = [
   { name: 'zstd', ask: ['--version'], package: 'zstd', required: true, disables: 'data sets' },
   { name: 'tar', ask: ['--version'], package: 'tar', required: true, disables: 'data sets' },
   {
+    name: 'gzip',
+    ask: ['--version'],
+    package: 'gzip',
+    required: false,
+    disables: 'images for gcp',
+  },
+  {
     name: 'prlimit',
     ask: ['--version'],
     package: 'util-linux',
@@ -115,6 +131,13 @@ const PROGRAMS: readonly Wanted[] = [
     package: 'fuse3',
     required: false,
     disables: 'fast reading of data from images that are not raw',
+  },
+  {
+    name: 'govc',
+    ask: ['version'],
+    install: 'govc 0.31 or newer: https://github.com/vmware/govmomi/releases',
+    required: false,
+    disables: 'upload to vSphere (the OVA is written all the same)',
   },
 ];
 
@@ -154,7 +177,7 @@ async function program(wanted: Wanted): Promise<DoctorItem> {
     version,
     required: wanted.required,
     disables: wanted.disables,
-    install: `apt-get install ${wanted.package}`,
+    install: wanted.install ?? `apt-get install ${wanted.package ?? wanted.name}`,
   };
 }
 

@@ -15,6 +15,11 @@ test('the report names what each thing disables and how to install it', async ()
     expect(item.disables).not.toBe('');
     expect(item.install).not.toBe('');
   }
+  expect(report.items.find((i) => i.name === 'govc')).toMatchObject({
+    required: false,
+    install: expect.stringContaining('https://github.com/vmware/govmomi'),
+  });
+  expect(report.items.find((i) => i.name === 'qemu-io')?.install).toBe('apt-get install qemu-utils');
   expect(report.kvm.reason).not.toBe('');
   expect(report.space[0]?.freeBytes).toBeGreaterThan(0);
 });
