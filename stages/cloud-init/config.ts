@@ -30,6 +30,7 @@ const DEFAULT_USERS: Readonly<Record<string, readonly string[]>> = {
   ol: ['ol', 'cloud-user'],
   rhel: ['cloud-user'],
   rocky: ['rocky', 'cloud-user'],
+  ubuntu: ['ubuntu'],
 };
 
 /** Names the account may have that cloud-init would create in a guest of this distribution. */

@@ -21,7 +21,7 @@ test('datasources of several platforms: each once, None last', () => {
 test.each([
   ['debian', 'debian', ['debian']],
   ['raspbian', 'debian', ['raspbian', 'debian']],
-  ['ubuntu', 'debian', ['ubuntu', 'debian']],
+  ['ubuntu', 'debian', ['ubuntu']],
   ['rocky', 'rhel', ['rocky', 'cloud-user']],
   ['amzn', 'rhel', ['ec2-user']],
   ['fedora', 'rhel', ['fedora']],
