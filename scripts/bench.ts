@@ -1,7 +1,7 @@
 /**
  * Timed claims, as ratios of programs run one after the other on the same guest. Prints a table; decides nothing.
  *
- *   npm run bench [-- DISK] [--only convert,tar,sparse,capture,cloud]
+ *   npm run bench [-- DISK] [--only convert,tar,sparse,capture,cloud,platforms,aws,azure]
  *
  * A  port-image convert --strip auto --no-verify
  * B  virt-v2v → virt-customize (the same packages) → virt-sysprep (comparable operations) → virt-sparsify --compress
@@ -12,17 +12,25 @@ import * as path from 'node:path';
 import { execa } from 'execa';
 import { formatBytes, formatSeconds } from '../core/sizes.ts';
 import { libguestfsEnvironment, probeKvm } from '../tools/kvm.ts';
+import { awsRows } from './bench-aws.ts';
+import { azureRows } from './bench-azure.ts';
 import { captureRows } from './bench-capture.ts';
 import { cloudRows, type Row } from './bench-cloud.ts';
+import { platformRows } from './bench-platforms.ts';
 
 const ROOT = path.resolve(import.meta.dirname, '..');
 const rows: Row[] = [];
 const args = process.argv.slice(2);
 const only = args.includes('--only')
   ? (args[args.indexOf('--only') + 1] ?? '').split(',')
-  : ['convert', 'tar', 'sparse', 'capture', 'cloud'];
+  : ['convert', 'tar', 'sparse', 'capture', 'cloud', 'platforms', 'aws', 'azure'];
+/** Rows that need a guest. */
+const GUEST_ROWS = ['convert', 'tar', 'sparse', 'platforms'];
+/** A finished job, so that the platforms need no conversion first. */
+const finishedJob = process.env.PORT_IMAGE_BENCH_JOB;
+const guestRows = only.filter((o) => GUEST_ROWS.includes(o) && !(o === 'platforms' && finishedJob));
 const named = args.find((a, i) => !a.startsWith('--') && args[i - 1] !== '--only');
-const disk = named ?? (only.some((o) => o !== 'cloud' && o !== 'capture') ? await sample() : '');
+const disk = named ?? (guestRows.length > 0 ? await sample() : '');
 const dir = await fs.mkdtemp(path.join(process.env.TMPDIR ?? '/var/tmp', 'port-image-bench-'));
 const env = libguestfsEnvironment(await probeKvm());
 
@@ -191,6 +199,13 @@ try {
   }
   if (only.includes('capture')) rows.push(...(await captureRows(ROOT, dir)));
   if (only.includes('cloud')) rows.push(...(await cloudRows(ROOT, dir)));
+  if (only.includes('platforms')) {
+    const job = finishedJob ?? path.join(dir, 'platforms');
+    if (finishedJob === undefined) await convert(disk, job, ['--no-strip']);
+    rows.push(...(await platformRows(dir, job)));
+  }
+  if (only.includes('aws')) rows.push(...(await awsRows(dir)));
+  if (only.includes('azure')) rows.push(...(await azureRows(dir)));
 } finally {
   await fs.rm(dir, { recursive: true, force: true });
 }
