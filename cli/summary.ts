@@ -4,6 +4,7 @@ import { formatBytes, formatSeconds } from '../core/sizes.ts';
 import { printable } from '../core/text.ts';
 import type { Summary } from '../pipeline/summary.ts';
 import { out } from './output.ts';
+import { platformTable } from './platform-table.ts';
 
 /** Prints what was found, changed and stripped, sizes, times, proof and paths. */
 export function printSummary(summary: Summary): void {
@@ -63,6 +64,9 @@ export function printSummary(summary: Summary): void {
   for (const text of summary.warnings) row('warning', printable(text));
   row('job', summary.job);
   if (summary.report !== null) row('report', summary.report);
+  const table = platformTable(summary);
+  if (table.length > 0) out('');
+  for (const line of table) out(line);
   const starts = summary.cloudImages.map((image) => printable(image.start));
   if (starts.length > 0) {
     out('');

@@ -11,6 +11,7 @@ import type {
   Artifact,
   CaptureResult,
   Check,
+  Claim,
   Consistency,
   LazyAccess,
   TimeToService,
@@ -49,11 +50,17 @@ export interface Summary {
     disk?: string;
     path: string;
     format: string;
+    /** What the disk travels in; absent for a plain disk. */
+    container?: Artifact['container'];
+    /** True when the file was read back and compared with the disk, byte by byte. */
+    compared: boolean;
     bytes: number;
     virtualBytes: number;
     sha256: string;
     verified: boolean;
     verification: Check[];
+    /** What of the platform was booted, listed or not proven; empty when it was not booted. */
+    claims: Claim[];
     /** When the units that need data were active, seconds from the start of the kernel. */
     timeToService: TimeToService[];
     /** First accesses to lazy data sets in the verification boot. */
@@ -136,9 +143,11 @@ export async function summarize(
       const proof = verifications.find((v) => v.platform === artifact.platform);
       return {
         ...artifact,
+        compared: request.compare,
         verified: proof?.verified ?? false,
         // a further disk was attached to the machine that proved the first: told once
         verification: artifact.disk === undefined ? (proof?.checks ?? []) : [],
+        claims: artifact.disk === undefined ? (proof?.claims ?? []) : [],
         timeToService: artifact.disk === undefined ? (proof?.timeToService ?? []) : [],
         lazyAccess: artifact.disk === undefined ? (proof?.lazyAccess ?? []) : [],
       };

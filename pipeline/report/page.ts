@@ -158,10 +158,18 @@ function outputs({ summary, screenshots, serialTails }: ReportInput): Html {
     return html`<h3>${o.platform}${o.disk === undefined ? '' : `, disk ${o.disk}`} ${o.verified ? html`<b class="good">verified</b>` : html`<b class="unknown">not verified</b>`}</h3>
 <p><code>${o.path}</code><br>${o.format}, ${formatBytes(o.bytes)}, disk of ${formatBytes(o.virtualBytes)}<br>sha256 <code>${o.sha256}</code></p>
 ${o.verification.length === 0 ? html`` : html`<table><tr><th>check</th><th></th><th>what was seen</th></tr>${o.verification.map((c) => html`<tr><td>${c.name}</td><td>${c.ok ? html`<b class="good">ok</b>` : html`<b class="bad">failed</b>`}</td><td>${c.detail}</td></tr>`)}</table>`}
+${claims(o)}
 ${timeToService(o)}
 ${picture === undefined ? html`` : html`<figure><img alt="screen of the verification boot" src="data:image/png;base64,${picture.toString('base64')}"><figcaption>Screen at the end of the verification boot</figcaption></figure>`}
 ${serial === undefined ? html`` : html`<details><summary>End of the serial console</summary><pre>${serial}</pre></details>`}`;
   })}</section>`;
+}
+
+/** What of the platform was booted, only listed, or cannot be proven here. */
+function claims({ claims: all }: Summary['outputs'][number]): Html {
+  if (all.length === 0) return html``;
+  const kind = { booted: 'good', listed: 'plain', unproven: 'unknown', missing: 'bad' } as const;
+  return html`<table><tr><th>claim</th><th>proof</th><th>detail</th></tr>${all.map((c) => html`<tr><td>${c.name}</td><td><b class="${kind[c.proof]}">${c.proof === 'unproven' ? 'not proven' : c.proof}</b></td><td>${c.detail}</td></tr>`)}</table>`;
 }
 
 function timeToService({ timeToService: units, lazyAccess }: Summary['outputs'][number]): Html {

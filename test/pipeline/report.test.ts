@@ -22,6 +22,8 @@ const summary: Summary = {
       verified: true,
       verification: [{ name: EVIL, ok: true, detail: EVIL }],
       timeToService: [{ unit: `${EVIL}.service`, seconds: 41.5, mode: 'lazy', dataSet: EVIL }],
+      compared: true,
+      claims: [{ name: EVIL, proof: 'listed', detail: EVIL }],
       lazyAccess: [{ id: EVIL, seconds: 39 }],
     },
   ],
