@@ -40,7 +40,8 @@ export function s3Error(error: unknown, what: string, place: S3Place, signal?: A
     return new PortError('CLOUD_REFUSED', `there is no bucket ${place.bucket}`, { cause: error });
   if (status === 403 || /Quota|InsufficientStorage/.test(name))
     return new PortError('CLOUD_REFUSED', told, { cause: error });
-  const temporary = status >= 500 || status === 429 || /^E[A-Z]+$|Timeout/.test(`${code}${name}`);
+  const temporary =
+    status >= 500 || status === 429 || /^E[A-Z]+$/.test(code) || /Timeout|^E[A-Z]+$/.test(name);
   return new PortError('CLOUD', told, { cause: error, temporary });
 }
 

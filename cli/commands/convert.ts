@@ -33,7 +33,7 @@ export function convertCommand(interruption: Interruption): Command {
     .option('--job <dir>', 'job folder; an existing one is resumed')
     .option(
       '--store <url>',
-      "where application data goes: swift:PREFIX, azure:ACCOUNT/PREFIX, gs:BUCKET/PREFIX or file:DIR (default: the cloud's Swift, else the job folder)",
+      "where application data goes: swift:PREFIX, s3:BUCKET/PREFIX, azure:ACCOUNT/PREFIX, gs:BUCKET/PREFIX or file:DIR (default: the cloud's Swift, else the job folder)",
     )
     .option(
       '--strip <path>',

@@ -22,7 +22,7 @@ export function withStoreFlags(command: Command): Command {
   return command
     .option(
       '--store <url>',
-      'data store: file:DIR, swift:PREFIX, azure:ACCOUNT/PREFIX or gs:BUCKET/PREFIX (default: PORT_IMAGE_STORE)',
+      'data store: file:DIR, swift:PREFIX, s3:BUCKET/PREFIX, azure:ACCOUNT/PREFIX or gs:BUCKET/PREFIX (default: PORT_IMAGE_STORE)',
     )
     .option('--os-cloud <name>', 'cloud of a swift: store, as in clouds.yaml (default: OS_CLOUD)')
     .option('--json', 'print JSON')
@@ -38,7 +38,7 @@ export async function onStore<T>(
   const url = flags.store ?? process.env.PORT_IMAGE_STORE;
   if (url === undefined || url === '') {
     throw new PortError('USAGE', 'no data store named', {
-      hint: 'name it with --store file:DIR, swift:PREFIX, azure:… or gs:…, or set PORT_IMAGE_STORE',
+      hint: 'name it with --store file:DIR, swift:PREFIX, s3:…, azure:… or gs:…, or set PORT_IMAGE_STORE',
     });
   }
   return withStore({ store: url, storeCloud: flags.osCloud }, signal, task);

@@ -4,11 +4,11 @@
  */
 import { Readable } from 'node:stream';
 import { DATA_SET_ID } from '../../core/data-set.ts';
-import { asPortError, PortError } from '../../core/errors.ts';
-import { pause } from '../../core/pause.ts';
+import { PortError } from '../../core/errors.ts';
 import { printable } from '../../core/text.ts';
 import { GcsBucket, type GcsObject } from '../../tools/gcp/bucket.ts';
 import { putStream } from '../../tools/gcp/put-stream.ts';
+import { continuedRead } from './continued-read.ts';
 import { checkKey } from './key.ts';
 import type { Content, GetOptions, PutOptions, Store, StoredObject } from './store.ts';
 
@@ -16,9 +16,6 @@ const DEFAULT_PREFIX = 'port-image';
 const PLACE = /^([a-z0-9][-a-z0-9._]{1,220}[a-z0-9])(?:\/([A-Za-z0-9._-]+(?:\/[A-Za-z0-9._-]+)*))?$/;
 /** Folder of parts under way; no key has a leading dot. */
 const PARTS = '.parts';
-/** A download that breaks off so often without a byte more is given up. */
-const BREAKS = 5;
-const BREAK_PAUSE_MS = 500;
 
 /** A store in Cloud Storage. Throws CLOUD, CLOUD_LOGIN, CLOUD_REFUSED, STORE, STORE_MISMATCH. */
 export class GcsStore implements Store {
@@ -88,7 +85,10 @@ export class GcsStore implements Store {
       throw new PortError('STORE', `${key} is not in the store ${this.url}`);
     }
     const end = Math.min(object.bytes, lengthBytes === undefined ? object.bytes : start + lengthBytes);
-    return Readable.from(pieces(bucket, key, object, start, end, signal), { objectMode: false });
+    const pieces = continuedRead(key, { start, end, signal }, async (from) =>
+      bucket.read(object, from, end, signal),
+    );
+    return Readable.from(pieces, { objectMode: false });
   }
 
   async head(key: string): Promise<StoredObject | undefined> {
@@ -151,42 +151,4 @@ function stored(key: string, { bytes, metadata, generation, modifiedMs }: GcsObj
     ...(sha256 === undefined ? {} : { sha256 }),
     ...(Number.isNaN(modifiedMs) ? {} : { modifiedMs }),
   };
-}
-
-/** The content between; a connection that breaks is continued where it broke, of the same generation. */
-async function* pieces(
-  bucket: GcsBucket,
-  key: string,
-  object: GcsObject,
-  start: number,
-  end: number,
-  signal: AbortSignal | undefined,
-): AsyncGenerator<Buffer> {
-  let at = start;
-  for (let breaks = 0; at < end; ) {
-    let isHandedOut = false;
-    try {
-      for await (const chunk of await bucket.read(object, at, end, signal)) {
-        at += (chunk as Buffer).length;
-        breaks = 0;
-        isHandedOut = true;
-        yield chunk as Buffer;
-        isHandedOut = false;
-      }
-    } catch (error) {
-      if (signal?.aborted) throw new PortError('INTERRUPTED', 'interrupted', { cause: error });
-      // thrown in by the reader, who wants no more; or refused for good
-      if (isHandedOut || (error instanceof PortError && !error.temporary)) throw error;
-      if (breaks >= BREAKS)
-        throw new PortError('STORE', `${key}: ${asPortError(error).message}`, { cause: error });
-    }
-    if (at >= end) return;
-    breaks += 1;
-    if (breaks > BREAKS) {
-      throw new PortError('STORE', `${key}: the download broke off ${breaks} times at byte ${at}`, {
-        temporary: true,
-      });
-    }
-    await pause(BREAK_PAUSE_MS * breaks, signal);
-  }
 }

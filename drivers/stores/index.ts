@@ -8,6 +8,7 @@ import { CloudSession } from '../../tools/openstack/session.ts';
 import { AzureStore } from './azure.ts';
 import { FileStore } from './file.ts';
 import { GcsStore } from './gcs.ts';
+import { S3Store } from './s3.ts';
 import type { Store } from './store.ts';
 import { SwiftStore } from './swift.ts';
 
@@ -21,6 +22,7 @@ export interface StoreOptions {
 const KINDS: Readonly<Record<string, (url: string, options: StoreOptions) => Store>> = {
   file: (url) => new FileStore(url.startsWith('file://') ? fileURLToPath(url) : url.slice('file:'.length)),
   azure: (url) => new AzureStore(url.slice('azure:'.length)),
+  s3: (url) => new S3Store(url.slice('s3:'.length)),
   gs: (url) => new GcsStore(url.slice('gs:'.length)),
   swift: (url, { cloud, signal }) =>
     new SwiftStore(url.slice('swift:'.length), {
