@@ -67,7 +67,7 @@ describe('store', () => {
     });
   });
 
-  test.each(['s3:bucket', 'swift:a/b', 'swift:a_b', 'swift:-x', 'swift:ä', '/plain/path'])(
+  test.each(['ftp:bucket', 's3:B', 'swift:a/b', 'swift:a_b', 'swift:-x', 'swift:ä', '/plain/path'])(
     'refused: %s',
     (url) => {
       expect(() => storeRequest(url, '/j', 'c1', undefined)).toThrow(

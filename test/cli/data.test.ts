@@ -68,7 +68,7 @@ test('list, show and verify, for people and as JSON', async () => {
 describe('one clear line', () => {
   test.each([
     ['no store', ['list', '--store', ''], /no data store named/],
-    ['unknown kind of store', ['list', '--store', 's3:x'], /not a data store/],
+    ['unknown kind of store', ['list', '--store', 'ftp:x'], /not a data store/],
     ['unknown set', ['show', 'shpo'], /no data set shpo.*\n {2}hint: did you mean shop\?/],
     ['no set to verify', ['verify'], /--all/],
     ['minting from a folder', ['mint', 'shop'], /cannot make URLs.*\n {2}hint: only an object store/],
