@@ -47,7 +47,7 @@ start_clouds() {
 tell_clouds() {
 	local line
 	[ -s "${clouds_json:-}" ] || return 0
-	say "openstack: Glance and Swift of this machine, with their own code"
+	[ -z "${openstack:-}" ] || say "openstack: Glance and Swift of this machine, with their own code"
 	while IFS= read -r line; do say "$line"; done < <(clouds_lines o.told)
 	say "the others are files here: no emulator of them can run on this machine (docs/platforms)"
 }

@@ -4,9 +4,9 @@ import * as path from 'node:path';
 import PQueue from 'p-queue';
 import { Contract } from '../../core/contract.ts';
 import type { DataSetSummary } from '../../core/data-set.ts';
-import { PortError } from '../../core/errors.ts';
+import { asPortError, PortError } from '../../core/errors.ts';
 import { exists, sha256File } from '../../core/files.ts';
-import type { StageContext } from '../../core/stage.ts';
+import type { Progress, StageContext } from '../../core/stage.ts';
 import type { Artifact, Verification } from '../../core/types.ts';
 import type { CloudImage, UploadContext } from '../../core/uploader.ts';
 import { imageDisks } from '../../core/work-disks.ts';
@@ -20,7 +20,42 @@ const LANES = 3;
 /** What each cloud's client planned, by platform. */
 export type CloudPlans = Record<string, unknown>;
 
-async function contextOf(ctx: StageContext, platform: string): Promise<UploadContext<unknown>> {
+/** Shows several uploads as one: who is at work, and their bytes together. One alone says what it does. */
+class Together {
+  readonly #ctx: StageContext;
+  readonly #active = new Map<string, Progress>();
+
+  constructor(ctx: StageContext) {
+    this.#ctx = ctx;
+  }
+
+  show(platform: string, event: Progress): void {
+    this.#active.set(platform, { ...this.#active.get(platform), ...event });
+    if (this.#active.size === 1) {
+      const { text } = event;
+      this.#ctx.progress({ ...event, ...(text === undefined ? {} : { text: `${platform}: ${text}` }) });
+      return;
+    }
+    const all = [...this.#active.values()];
+    const sum = (of: (event: Progress) => number | undefined) =>
+      all.reduce((total, each) => total + (of(each) ?? 0), 0);
+    this.#ctx.progress({
+      text: `uploading to ${[...this.#active.keys()].join(', ')}`,
+      doneBytes: sum((e) => e.doneBytes),
+      totalBytes: sum((e) => e.totalBytes),
+    });
+  }
+
+  end(platform: string): void {
+    this.#active.delete(platform);
+  }
+}
+
+async function contextOf(
+  ctx: StageContext,
+  platform: string,
+  together: Together,
+): Promise<UploadContext<unknown>> {
   const row = ctx.platforms.find((p) => p.name === platform);
   if (row === undefined) throw new PortError('BUG', `a target without its platform: ${platform}`);
   const artifacts = (ctx.result<Artifact[]>('encode') ?? [])
@@ -52,8 +87,7 @@ async function contextOf(ctx: StageContext, platform: string): Promise<UploadCon
     tmp: ctx.paths.tmp,
     signal: ctx.signal,
     log: ctx.log,
-    progress: (event) =>
-      ctx.progress({ ...event, ...(event.text === undefined ? {} : { text: `${platform}: ${event.text}` }) }),
+    progress: (event) => together.show(platform, event),
     change: (change) => ctx.change(change),
     warn: (text) => ctx.warn(`${platform}: ${text}`),
   };
@@ -64,7 +98,7 @@ export async function planClouds(ctx: StageContext): Promise<CloudPlans> {
   const plans: CloudPlans = {};
   for (const platform of Object.keys(ctx.request.targets)) {
     ctx.progress({ text: `asking ${platform}` });
-    plans[platform] = await uploaderOf(platform).plan(await contextOf(ctx, platform));
+    plans[platform] = await uploaderOf(platform).plan(await contextOf(ctx, platform, new Together(ctx)));
   }
   return plans;
 }
@@ -75,13 +109,22 @@ export async function planClouds(ctx: StageContext): Promise<CloudPlans> {
  */
 export async function uploadToClouds(ctx: StageContext, plans: CloudPlans): Promise<CloudImage[]> {
   const queue = new PQueue({ concurrency: LANES });
-  const ends = await Promise.allSettled(
-    Object.keys(ctx.request.targets).map((platform) =>
-      queue.add(async () => uploaderOf(platform).upload(await contextOf(ctx, platform), plans[platform])),
-    ),
+  const together = new Together(ctx);
+  const targets = Object.keys(ctx.request.targets);
+  const one = async (platform: string): Promise<CloudImage> => {
+    try {
+      const context = await contextOf(ctx, platform, together);
+      return await uploaderOf(platform).upload(context, plans[platform]);
+    } finally {
+      together.end(platform);
+    }
+  };
+  const ends = await Promise.allSettled(targets.map((platform) => queue.add(() => one(platform))));
+  const failures = ends.flatMap((end, i) =>
+    end.status === 'rejected' ? [{ platform: targets[i] ?? '', error: asPortError(end.reason) }] : [],
   );
-  const failed = ends.filter((end) => end.status === 'rejected');
-  for (const { reason } of failed.slice(1)) ctx.warn(String((reason as Error).message));
-  if (failed[0] !== undefined) throw failed[0].reason;
+  const [first, ...more] = failures;
+  for (const { platform, error } of more) ctx.warn(`${platform}: ${error.message}`);
+  if (first !== undefined) throw first.error;
   return ends.flatMap((end) => (end.status === 'fulfilled' ? [end.value] : []));
 }
