@@ -47,7 +47,6 @@ export async function writeGceTar(folder: string, target: string, options: GceTa
     '--numeric-owner',
   ];
   const names = ['--mode=0644', '--mtime=@0', '-C', folder, '-cf', '-', GCE_MEMBER];
-  const tar = await start('tar', [...args, ...names], { signal, pipes: true, stderrFile });
   let doneBytes = 0;
   const count = new Transform({
     transform(piece: Buffer, _encoding, done) {
@@ -57,6 +56,13 @@ export async function writeGceTar(folder: string, target: string, options: GceTa
     },
   });
   const handle = await fs.open(target, 'r+');
+  // Nothing is awaited between the start and the reading: what comes while nobody listens is lost (see `start`).
+  const tar = await start('tar', [...args, ...names], { signal, pipes: true, stderrFile }).catch(
+    async (error: unknown) => {
+      await handle.close();
+      throw error;
+    },
+  );
   try {
     await pipeline(
       tar.stdout,

@@ -52,14 +52,18 @@ export async function extractMatching(
   patterns: readonly string[],
   signal: AbortSignal,
 ): Promise<void> {
-  const producer = await start(program, args, { signal, pipes: true });
-  producer.stdin.end();
   const tar = await start(
     'tar',
     ['-x', '--no-same-owner', '--wildcards', '--ignore-command-error', '-C', dir, '-f', '-', ...patterns],
     { signal, pipes: true },
   );
   tar.stdout.resume();
+  // The reader first: what a program writes while nobody listens is lost (see `start`).
+  const producer = await start(program, args, { signal, pipes: true }).catch(async (error: unknown) => {
+    await tar.stop();
+    throw error;
+  });
+  producer.stdin.end();
   await pipeline(producer.stdout, tar.stdin).catch(() => {});
   const [from] = await Promise.all([producer.exited, tar.exited]);
   if (signal.aborted) throw new PortError('INTERRUPTED', `${program} stopped`);
