@@ -4,7 +4,14 @@ import { availableParallelism } from 'node:os';
 import * as path from 'node:path';
 import PQueue from 'p-queue';
 import { asPortError, type PortError } from '../../core/errors.ts';
-import { fileDigests, fsyncPath, renameDurable, temporaryName, writeJson } from '../../core/files.ts';
+import {
+  fileDigests,
+  fsyncPath,
+  makeDir,
+  renameDurable,
+  temporaryName,
+  writeJson,
+} from '../../core/files.ts';
 import type { Artifact } from '../../core/types.ts';
 import { PROGRAM_VERSION } from '../../core/version.ts';
 import { writers } from './containers.ts';
@@ -85,6 +92,7 @@ export async function encodeAll(
   job: Omit<EncodeJob, 'scratch'>,
   outputs: readonly Output[],
 ): Promise<Artifact[]> {
+  await makeDir(job.paths.tmp);
   const scratch = await fs.mkdtemp(path.join(job.paths.tmp, 'encode-'));
   const stop = new AbortController();
   const running: EncodeJob = { ...job, scratch, signal: AbortSignal.any([job.signal, stop.signal]) };
