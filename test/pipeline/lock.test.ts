@@ -1,4 +1,5 @@
 import { spawn } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import * as path from 'node:path';
@@ -45,8 +46,27 @@ test('a lock of an earlier boot and a broken lock are taken over', async () => {
   await (await lockFolder(dir))();
 });
 
-test('of many takers of a dead lock exactly one wins', async () => {
-  await writeFile(path.join(dir, 'lock'), JSON.stringify({ pid: 999999, startTicks: '1', bootId: 'other' }));
-  const results = await Promise.allSettled(Array.from({ length: 8 }, () => lockFolder(dir)));
-  expect(results.filter((r) => r.status === 'fulfilled')).toHaveLength(1);
+test('of many takers of a dead lock exactly one wins, every time', async () => {
+  for (let round = 0; round < 40; round++) {
+    await writeFile(
+      path.join(dir, 'lock'),
+      JSON.stringify({ pid: 999999, startTicks: '1', bootId: 'other', nonce: `${round}` }),
+    );
+    const results = await Promise.allSettled(Array.from({ length: 8 }, () => lockFolder(dir)));
+    const held = results.filter((r) => r.status === 'fulfilled');
+    expect(held).toHaveLength(1);
+    await held[0]?.value();
+    expect(await readdir(dir)).toEqual([]);
+  }
+});
+
+test('a taker that died while it took over, and a lock that was cut short, are taken over as well', async () => {
+  const dead = JSON.stringify({ pid: 999999, startTicks: '1', bootId: 'other', nonce: 'a' });
+  const claim = createHash('sha256').update(dead).digest('hex').slice(0, 16);
+  await writeFile(path.join(dir, 'lock'), dead);
+  await writeFile(path.join(dir, `lock.${claim}`), '{"pid":9');
+  const unlock = await lockFolder(dir);
+  await expect(lockFolder(dir)).rejects.toMatchObject({ code: 'JOB_LOCKED' });
+  await unlock();
+  expect(await readdir(dir)).toEqual([]);
 });
