@@ -1,6 +1,7 @@
 /** What says that a thing in AWS was made by this program, and by which job. */
 import { createHash } from 'node:crypto';
 import type { Image } from '@aws-sdk/client-ec2';
+import { printable } from '../../core/text.ts';
 import type { UploadContext } from '../../core/uploader.ts';
 import { fileId } from '../../core/work-disks.ts';
 import type { AwsOptions } from './options.ts';
@@ -36,9 +37,22 @@ export function tagsOf(ctx: Context): Record<string, string> {
  * Name of the image in EC2: unique in account and region, 3 to 128 characters of a fixed set (API_RegisterImage). Six digits
  * of the mark keep versions apart.
  */
-export function amiName(ctx: Context): string {
-  const plain = ctx.name.replace(/[^A-Za-z0-9().\-/_]/g, '-').slice(0, 100);
-  return `${plain}-${ctx.mark.slice(0, 6)}`;
+export function amiName({ name, mark }: Pick<Context, 'name' | 'mark'>): string {
+  const plain = name.replace(/[^A-Za-z0-9().\-/_]/g, '-').slice(0, 100);
+  return `${plain}-${mark.slice(0, 6)}`;
+}
+
+/**
+ * Whether this program made an image, and nobody since: a copy that somebody made of one has its tags, but a name of its own.
+ */
+export function isOurs(image: Image, name: string): boolean {
+  const mark = tagOf(image, MARK_TAG);
+  return mark !== undefined && tagOf(image, NAME_TAG) === name && image.Name === amiName({ name, mark });
+}
+
+/** What a snapshot says about itself; a copy of it says something else. */
+export function snapshotDescription(ctx: Pick<Context, 'name'>, disk: string | undefined): string {
+  return printable(`${ctx.name} ${disk ?? ''}, made by port-image`).slice(0, 255);
 }
 
 /** Value of one of our tags. */

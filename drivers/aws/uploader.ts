@@ -12,7 +12,18 @@ import { ebsClient } from '../../tools/aws/clients.ts';
 import { AWS_TIMING, type AwsTiming, Ec2 } from '../../tools/aws/ec2.ts';
 import { EBS_LANES, type PutSnapshot, putSnapshot } from '../../tools/aws/put-snapshot.ts';
 import { aws } from './index.ts';
-import { amiName, type Context, clientToken, journalOf, MARK_TAG, NAME_TAG, tagOf, tagsOf } from './marks.ts';
+import {
+  amiName,
+  type Context,
+  clientToken,
+  isOurs,
+  journalOf,
+  MARK_TAG,
+  NAME_TAG,
+  snapshotDescription,
+  tagOf,
+  tagsOf,
+} from './marks.ts';
 import { AwsOptions } from './options.ts';
 
 /** What was found out before the first edit. */
@@ -41,7 +52,7 @@ function architectureOf({ facts }: Context): 'x86_64' | 'arm64' {
 /** Images of this name by this program, without those of this job. */
 async function versionsOf(ctx: Context, ec2: Ec2): Promise<Image[]> {
   const all = await ec2.images(NAME_TAG, ctx.name);
-  return all.filter((image) => tagOf(image, MARK_TAG) !== ctx.mark && tagOf(image, NAME_TAG) === ctx.name);
+  return all.filter((image) => tagOf(image, MARK_TAG) !== ctx.mark && isOurs(image, ctx.name));
 }
 
 async function plan(ctx: Context, ec2: Ec2): Promise<AwsPlan> {
@@ -185,7 +196,7 @@ async function registered(
   if (there?.ImageId !== undefined) {
     const holds = there.BlockDeviceMappings?.map((m) => m.Ebs?.SnapshotId) ?? [];
     if (holds.some((id) => id !== undefined && snapshots.has(id))) return there.ImageId;
-    if (tagOf(there, MARK_TAG) !== ctx.mark) {
+    if (tagOf(there, MARK_TAG) !== ctx.mark || !isOurs(there, ctx.name)) {
       throw new PortError('CLOUD_CONFLICT', `the account has an image ${name} already: ${there.ImageId}`, {
         hint: 'remove it, or start a new job',
       });
@@ -241,7 +252,9 @@ async function copyAround(
 
 /** Removes earlier images of this name. A failure is a warning: the new image is complete. */
 async function retire(ctx: Context, ec2: Ec2): Promise<CloudImage['replaced']> {
-  const versions = await versionsOf(ctx, ec2);
+  const made = (await ec2.imageNamed(amiName(ctx)))?.CreationDate ?? '';
+  // One that came after ours, from another job, is not ours to retire.
+  const versions = (await versionsOf(ctx, ec2)).filter(({ CreationDate = '' }) => CreationDate <= made);
   if (ctx.options.onExists !== 'replace') {
     return versions.flatMap((v) => (v.ImageId === undefined ? [] : [{ id: v.ImageId, action: 'kept' }]));
   }
@@ -253,7 +266,7 @@ async function retire(ctx: Context, ec2: Ec2): Promise<CloudImage['replaced']> {
       replaced.push({ id, action: 'deleted' });
     } catch (error) {
       if (ctx.signal.aborted) throw error;
-      ctx.warn(`the earlier image ${id} stays: ${(error as Error).message}`);
+      ctx.warn(`the earlier image ${id} or its snapshots stay: ${(error as Error).message}`);
       replaced.push({ id, action: 'kept' });
     }
   }
@@ -263,12 +276,15 @@ async function retire(ctx: Context, ec2: Ec2): Promise<CloudImage['replaced']> {
 /** Removes snapshots that earlier runs of this job began and no image is made of. */
 async function sweep(ctx: Context, ec2: Ec2, used: ReadonlySet<string>): Promise<void> {
   const inUse = new Set(used);
+  const descriptions = new Set(ctx.artifacts.map((a) => snapshotDescription(ctx, a.disk)));
   for (const image of await ec2.images(MARK_TAG, ctx.mark)) {
     for (const { Ebs } of image.BlockDeviceMappings ?? []) if (Ebs?.SnapshotId) inUse.add(Ebs.SnapshotId);
   }
   for (const snapshot of await ec2.snapshots(MARK_TAG, ctx.mark)) {
     const id = snapshot.SnapshotId;
     if (id === undefined || inUse.has(id) || tagOf(snapshot, MARK_TAG) !== ctx.mark) continue;
+    // Somebody's copy has our tags, but not what it says of itself.
+    if (!descriptions.has(snapshot.Description ?? '')) continue;
     await ec2.removeSnapshot(id).catch((error: unknown) => {
       if (ctx.signal.aborted) throw error;
       ctx.warn(`the snapshot ${id} of an earlier run stays: ${(error as Error).message}`);

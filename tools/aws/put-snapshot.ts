@@ -3,7 +3,7 @@
  * (docs.aws.amazon.com/ebs/latest/userguide/ebs-accessing-snapshot.html). Every block travels with its SHA-256, and the whole with
  * the SHA-256 of all digests in order.
  */
-import { createHash } from 'node:crypto';
+import { createHash, randomUUID } from 'node:crypto';
 import * as fs from 'node:fs/promises';
 import type { EBSClient } from '@aws-sdk/client-ebs';
 import { PortError } from '../../core/errors.ts';
@@ -154,11 +154,11 @@ class Upload {
   async #start(): Promise<{ snapshot: string }> {
     const { StartSnapshotCommand } = await import('@aws-sdk/client-ebs');
     const { clientToken, description, tags, parent, kmsKeyArn, signal } = this.#input;
-    const answer = await this.#ask('EBS begins a snapshot', () =>
+    const begin = (token: string) => () =>
       this.#client.send(
         new StartSnapshotCommand({
           VolumeSize: this.#volumeGib,
-          ClientToken: clientToken,
+          ClientToken: token,
           Description: description,
           Timeout: TIMEOUT_MINUTES,
           Tags: Object.entries(tags).map(([Key, Value]) => ({ Key, Value })),
@@ -166,8 +166,13 @@ class Upload {
           ...(kmsKeyArn === undefined ? {} : { Encrypted: true, KmsKeyArn: kmsKeyArn }),
         }),
         { abortSignal: signal },
-      ),
-    );
+      );
+    const what = 'EBS begins a snapshot';
+    const answer = await this.#ask(what, begin(clientToken)).catch((error: unknown) => {
+      // The token belongs to a snapshot whose journal is lost, or that was asked for otherwise.
+      if (!/ConflictException|IdempotentParameterMismatch/.test(awsErrorName(error))) throw error;
+      return this.#ask(what, begin(randomUUID()));
+    });
     const { SnapshotId, BlockSize } = answer;
     if (SnapshotId === undefined || (BlockSize !== undefined && BlockSize !== EBS_BLOCK_BYTES)) {
       throw new PortError('CLOUD', 'EBS began a snapshot in a way this program does not know');

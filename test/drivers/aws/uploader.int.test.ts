@@ -3,7 +3,13 @@ import * as fs from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import * as path from 'node:path';
 import { EBSClient, GetSnapshotBlockCommand, ListSnapshotBlocksCommand } from '@aws-sdk/client-ebs';
-import { DescribeImagesCommand, DescribeSnapshotsCommand, EC2Client } from '@aws-sdk/client-ec2';
+import {
+  CreateTagsCommand,
+  DescribeImagesCommand,
+  DescribeSnapshotsCommand,
+  EC2Client,
+  RegisterImageCommand,
+} from '@aws-sdk/client-ec2';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { sha256File } from '../../../core/files.ts';
 import { GIB, MIB } from '../../../core/sizes.ts';
@@ -223,13 +229,27 @@ describe.skipIf(program === undefined)(
       });
       const other = uploadContext(dir, aws, options(), [artifact], { name: 'other' });
       const foreign = await uploader.upload(other, { versions: [] });
+      // Somebody's copy of our image: it has all of its tags.
+      const copy = await clients().ec2.send(
+        new RegisterImageCommand({
+          Name: 'my own copy',
+          RootDeviceName: '/dev/sda1',
+          BlockDeviceMappings: [{ DeviceName: '/dev/sda1', Ebs: { SnapshotId: foreign.details.snapshot } }],
+        }),
+      );
+      const { Images: [tagged] = [] } = await clients().ec2.send(
+        new DescribeImagesCommand({ ImageIds: [first.id] }),
+      );
+      await clients().ec2.send(
+        new CreateTagsCommand({ Resources: [copy.ImageId ?? ''], Tags: tagged?.Tags ?? [] }),
+      );
       await fs.rm(path.join(dir, 'upload-aws.blocks'));
       const second = await uploader.upload(context(artifact, { onExists: 'replace' }), { versions: [] });
       expect(second.replaced).toEqual([{ id: first.id, action: 'deleted' }]);
       const { ec2 } = clients();
       const { Images = [] } = await ec2.send(new DescribeImagesCommand({ Owners: ['self'] }));
       const ids = Images.map((i) => i.ImageId);
-      expect(ids).toEqual(expect.arrayContaining([second.id, foreign.id]));
+      expect(ids).toEqual(expect.arrayContaining([second.id, foreign.id, copy.ImageId]));
       expect(ids).not.toContain(first.id);
       const { Snapshots = [] } = await ec2.send(new DescribeSnapshotsCommand({ OwnerIds: ['self'] }));
       expect(Snapshots.map((s) => s.SnapshotId)).not.toContain(first.details.snapshot);
