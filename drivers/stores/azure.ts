@@ -5,7 +5,6 @@
 import type { Readable } from 'node:stream';
 import type { ContainerClient } from '@azure/storage-blob';
 import type { Provision } from '../../core/contract.ts';
-import { DATA_SET_ID } from '../../core/data-set.ts';
 import { PortError } from '../../core/errors.ts';
 import { printable } from '../../core/text.ts';
 import { readBlob } from '../../tools/azure/blob-read.ts';
@@ -13,7 +12,7 @@ import { putBlocks } from '../../tools/azure/block-put.ts';
 import { revokeContainer, signContainer } from '../../tools/azure/container-sas.ts';
 import { azureError, codeOf, statusOf } from '../../tools/azure/errors.ts';
 import { AzureContainers, parseAzureStore, unlessAbsent } from './azure-containers.ts';
-import { checkKey, idsBelow } from './key.ts';
+import { checkKey, idsBelow, splitKey } from './key.ts';
 import type {
   Content,
   GetOptions,
@@ -47,19 +46,12 @@ export class AzureStore implements Store {
     return this.#containers.nameOf(id);
   }
 
-  #locate(key: string): { id: string; name: string } {
-    const [id = '', ...rest] = checkKey(key);
-    if (!DATA_SET_ID.test(id) || rest.length === 0)
-      throw new PortError('UNSAFE_PATH', `not a key of a data set: ${printable(key).slice(0, 200)}`);
-    return { id, name: rest.join('/') };
-  }
-
   check(): Promise<void> {
     return this.#containers.check();
   }
 
   async put(key: string, content: Content, options: PutOptions = {}): Promise<StoredObject> {
-    const { id, name } = this.#locate(key);
+    const { id, name } = splitKey(key);
     const put = async () => {
       const container = await this.#containers.ensure(id, options.signal);
       return putBlocks(container.getBlockBlobClient(name), content, {
@@ -77,7 +69,7 @@ export class AzureStore implements Store {
   }
 
   async get(key: string, options: GetOptions = {}): Promise<Readable> {
-    const { id, name } = this.#locate(key);
+    const { id, name } = splitKey(key);
     const { signal, ...range } = options;
     try {
       return await readBlob((await this.#containers.of(id)).getBlobClient(name), range, signal);
@@ -88,7 +80,7 @@ export class AzureStore implements Store {
   }
 
   async head(key: string): Promise<StoredObject | undefined> {
-    const { id, name } = this.#locate(key);
+    const { id, name } = splitKey(key);
     const blob = (await this.#containers.of(id)).getBlobClient(name);
     const found = await unlessAbsent(`asking for ${key}`, () => blob.getProperties());
     if (found?.contentLength === undefined) return undefined;
@@ -118,7 +110,7 @@ export class AzureStore implements Store {
   }
 
   async remove(key: string): Promise<void> {
-    const { id, name } = this.#locate(key);
+    const { id, name } = splitKey(key);
     const container = await this.#containers.existing(id);
     if (container === undefined) return;
     await unlessAbsent(`removing ${key}`, () =>

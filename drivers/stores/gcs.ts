@@ -9,7 +9,7 @@ import { printable } from '../../core/text.ts';
 import { GcsBucket, type GcsObject } from '../../tools/gcp/bucket.ts';
 import { putStream } from '../../tools/gcp/put-stream.ts';
 import { continuedRead } from './continued-read.ts';
-import { checkKey } from './key.ts';
+import { checkKey, isDataSetKey, splitKey } from './key.ts';
 import type { Content, GetOptions, PutOptions, Store, StoredObject } from './store.ts';
 
 const DEFAULT_PREFIX = 'port-image';
@@ -51,10 +51,7 @@ export class GcsStore implements Store {
   }
 
   #nameOf(key: string): string {
-    const [id = '', ...rest] = checkKey(key);
-    if (!DATA_SET_ID.test(id) || rest.length === 0) {
-      throw new PortError('UNSAFE_PATH', `not a key of a data set: ${printable(key).slice(0, 200)}`);
-    }
+    splitKey(key);
     return `${this.#prefix}/${key}`;
   }
 
@@ -100,7 +97,7 @@ export class GcsStore implements Store {
     const start = `${this.#prefix}/`;
     for await (const object of (await this.#open()).list(`${start}${prefix}`)) {
       const key = object.name.slice(start.length);
-      if (isKey(key)) yield stored(key, object);
+      if (isDataSetKey(key)) yield stored(key, object);
     }
   }
 
@@ -131,14 +128,6 @@ export class GcsStore implements Store {
     const bucket = await this.#bucket?.catch(() => undefined);
     this.#bucket = undefined;
     await bucket?.close();
-  }
-}
-
-function isKey(key: string): boolean {
-  try {
-    return DATA_SET_ID.test(checkKey(key)[0] ?? '');
-  } catch {
-    return false;
   }
 }
 

@@ -1,4 +1,5 @@
 /** Rules for object keys that hold in every store. */
+import { DATA_SET_ID } from '../../core/data-set.ts';
 import { PortError } from '../../core/errors.ts';
 import { printable } from '../../core/text.ts';
 
@@ -11,6 +12,28 @@ export function checkKey(key: string): string[] {
     throw new PortError('UNSAFE_PATH', `not a key of a data store: ${printable(key).slice(0, 200)}`);
   }
   return parts;
+}
+
+/** Id of the data set a key belongs to, and the rest of the key. Throws UNSAFE_PATH when it belongs to none. */
+export function splitKey(key: string): { id: string; name: string } {
+  const [id = '', ...rest] = checkKey(key);
+  if (!DATA_SET_ID.test(id) || rest.length === 0) throw notOfDataSet(key);
+  return { id, name: rest.join('/') };
+}
+
+/** The error for a key that no data set may have. */
+export function notOfDataSet(key: string): PortError {
+  return new PortError('UNSAFE_PATH', `not a key of a data set: ${printable(key).slice(0, 200)}`);
+}
+
+/** Whether something found in a bucket has the key of an object of a data set. */
+export function isDataSetKey(key: string): boolean {
+  try {
+    splitKey(key);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 /**

@@ -11,7 +11,7 @@ import { printable } from '../../core/text.ts';
 import { checkEndpoint } from '../../tools/endpoint.ts';
 import { type S3Location, type S3Object, S3Objects } from '../../tools/s3-objects.ts';
 import { continuedRead } from './continued-read.ts';
-import { checkKey } from './key.ts';
+import { checkKey, isDataSetKey, splitKey } from './key.ts';
 import type { Content, GetOptions, PutOptions, Store, StoredObject } from './store.ts';
 
 const DEFAULT_PREFIX = 'port-image';
@@ -59,10 +59,7 @@ export class S3Store implements Store {
   }
 
   #nameOf(key: string): string {
-    const [id = '', ...rest] = checkKey(key);
-    if (!DATA_SET_ID.test(id) || rest.length === 0) {
-      throw new PortError('UNSAFE_PATH', `not a key of a data set: ${printable(key).slice(0, 200)}`);
-    }
+    splitKey(key);
     return `${this.#prefix}/${key}`;
   }
 
@@ -105,7 +102,7 @@ export class S3Store implements Store {
     const start = `${this.#prefix}/`;
     for await (const object of (await this.#open()).list(`${start}${prefix}`)) {
       const key = object.name.slice(start.length);
-      if (isKey(key)) yield stored(key, object);
+      if (isDataSetKey(key)) yield stored(key, object);
     }
   }
 
@@ -130,14 +127,6 @@ export class S3Store implements Store {
     const objects = await this.#objects?.catch(() => undefined);
     this.#objects = undefined;
     objects?.close();
-  }
-}
-
-function isKey(key: string): boolean {
-  try {
-    return DATA_SET_ID.test(checkKey(key)[0] ?? '');
-  } catch {
-    return false;
   }
 }
 

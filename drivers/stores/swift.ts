@@ -17,7 +17,7 @@ import { quotasOf } from '../../tools/openstack/swift-put.ts';
 import { putStream } from '../../tools/openstack/swift-put-stream.ts';
 import { isPartName, sweepParts } from '../../tools/openstack/swift-slo.ts';
 import { proveTempUrls, revokeTempUrls, tempUrlDigest } from '../../tools/openstack/tempurl.ts';
-import { checkKey, idsBelow } from './key.ts';
+import { checkKey, idsBelow, notOfDataSet, splitKey } from './key.ts';
 import type {
   Content,
   GetOptions,
@@ -90,11 +90,9 @@ export class SwiftStore implements Store {
   }
 
   #locate(key: string): { container: string; name: string } {
-    const [id = '', ...rest] = checkKey(key);
-    if (!DATA_SET_ID.test(id) || rest.length === 0 || isPartName(`${key}/`)) {
-      throw new PortError('UNSAFE_PATH', `not a key of a data set: ${printable(key).slice(0, 200)}`);
-    }
-    return { container: this.containerOf(id), name: rest.join('/') };
+    const { id, name } = splitKey(key);
+    if (isPartName(`${key}/`)) throw notOfDataSet(key);
+    return { container: this.containerOf(id), name };
   }
 
   #ensure(api: SwiftApi, container: string, signal?: AbortSignal): Promise<unknown> {

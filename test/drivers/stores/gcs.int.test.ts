@@ -1,5 +1,4 @@
 import { createHash, randomBytes } from 'node:crypto';
-import type { Readable } from 'node:stream';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { MIB } from '../../../core/sizes.ts';
 import { GcsStore } from '../../../drivers/stores/gcs.ts';
@@ -7,25 +6,10 @@ import { openStore } from '../../../drivers/stores/index.ts';
 import { type FaultProxy, startFaultProxy } from '../../support/fault-proxy.ts';
 import { serviceProgram } from '../../support/services.ts';
 import { startFakeGcs } from '../gcp/fake-gcs.ts';
+import { bytesOf, keysOf, oddChunks } from './streams.ts';
 
 const program = await serviceProgram('fake-gcs');
 const sha256 = (data: Uint8Array) => createHash('sha256').update(data).digest('hex');
-
-async function bytesOf(stream: Readable): Promise<Buffer> {
-  const parts: Buffer[] = [];
-  for await (const part of stream) parts.push(part as Buffer);
-  return Buffer.concat(parts);
-}
-async function keys(list: AsyncIterable<{ key: string } | string>): Promise<string[]> {
-  const all: string[] = [];
-  for await (const item of list) all.push(typeof item === 'string' ? item : item.key);
-  return all;
-}
-/** In chunks of an odd size. */
-const content = (data: Buffer) =>
-  async function* () {
-    for (let at = 0; at < data.length; at += 100_003) yield data.subarray(at, at + 100_003);
-  };
 
 describe.skipIf(program === undefined)('a store in Cloud Storage (fake-gcs-server)', () => {
   let gcs: Awaited<ReturnType<typeof startFakeGcs>>;
@@ -51,7 +35,7 @@ describe.skipIf(program === undefined)('a store in Cloud Storage (fake-gcs-serve
     const s = store();
     await s.check();
     const data = randomBytes(300_000);
-    const put = await s.put('a/segments/1.tar', content(data), { bytes: data.length });
+    const put = await s.put('a/segments/1.tar', oddChunks(data), { bytes: data.length });
     expect(put).toMatchObject({ bytes: data.length, sha256: sha256(data), kept: false });
     expect((await bytesOf(await s.get('a/segments/1.tar'))).equals(data)).toBe(true);
     const part = await s.get('a/segments/1.tar', { offsetBytes: 1000, lengthBytes: 5 });
@@ -60,28 +44,28 @@ describe.skipIf(program === undefined)('a store in Cloud Storage (fake-gcs-serve
     expect(await s.head('a/segments/1.tar')).toMatchObject({ bytes: data.length, sha256: sha256(data) });
     expect(await s.head('a/nothing')).toBeUndefined();
     await expect(s.get('a/nothing')).rejects.toMatchObject({ code: 'STORE', temporary: false });
-    await s.put('a/manifest.json', content(Buffer.from('{}')));
-    await s.put('a-b/x', content(Buffer.alloc(0)), { maxBytes: 10 });
+    await s.put('a/manifest.json', oddChunks(Buffer.from('{}')));
+    await s.put('a-b/x', oddChunks(Buffer.alloc(0)), { maxBytes: 10 });
     expect(await bytesOf(await s.get('a-b/x'))).toHaveLength(0);
-    expect(await keys(s.list(''))).toEqual(['a-b/x', 'a/manifest.json', 'a/segments/1.tar']);
-    expect(await keys(s.list('a/seg'))).toEqual(['a/segments/1.tar']);
-    expect(await keys(s.ids())).toEqual(['a', 'a-b']);
+    expect(await keysOf(s.list(''))).toEqual(['a-b/x', 'a/manifest.json', 'a/segments/1.tar']);
+    expect(await keysOf(s.list('a/seg'))).toEqual(['a/segments/1.tar']);
+    expect(await keysOf(s.ids())).toEqual(['a', 'a-b']);
     for (const key of ['a/segments/1.tar', 'a/segments/1.tar', 'a/manifest.json']) await s.remove(key);
-    expect(await keys(s.list(''))).toEqual(['a-b/x']);
+    expect(await keysOf(s.list(''))).toEqual(['a-b/x']);
     await s.close();
   });
 
   test('the same content is not sent twice, other content replaces it', async () => {
     const s = store({ partBytes: MIB });
     const data = randomBytes(3 * MIB + 1);
-    expect(await s.put('a/x', content(data))).toMatchObject({ kept: false });
+    expect(await s.put('a/x', oddChunks(data))).toMatchObject({ kept: false });
     const before = proxy.sentBytes({ path: /upload/ });
-    expect(await s.put('a/x', content(data))).toMatchObject({ kept: true, sha256: sha256(data) });
+    expect(await s.put('a/x', oddChunks(data))).toMatchObject({ kept: true, sha256: sha256(data) });
     expect(proxy.sentBytes({ path: /upload/ })).toBe(before);
     const other = randomBytes(2 * MIB + 1);
-    expect(await s.put('a/x', content(other))).toMatchObject({ kept: false, sha256: sha256(other) });
+    expect(await s.put('a/x', oddChunks(other))).toMatchObject({ kept: false, sha256: sha256(other) });
     expect((await bytesOf(await s.get('a/x'))).equals(other)).toBe(true);
-    expect(await keys(s.list(''))).toEqual(['a/x']);
+    expect(await keysOf(s.list(''))).toEqual(['a/x']);
     await s.close();
   });
 
@@ -89,19 +73,19 @@ describe.skipIf(program === undefined)('a store in Cloud Storage (fake-gcs-serve
     const s = store({ partBytes: MIB });
     const data = randomBytes(40 * MIB);
     const refused = proxy.on({ method: 'POST', path: /upload/, after: 35 }, { status: 403 });
-    await expect(s.put('a/x', content(data))).rejects.toMatchObject({ code: 'CLOUD_REFUSED' });
-    expect(await keys(s.list(''))).toEqual([]);
+    await expect(s.put('a/x', oddChunks(data))).rejects.toMatchObject({ code: 'CLOUD_REFUSED' });
+    expect(await keysOf(s.list(''))).toEqual([]);
     expect(await s.head('a/x')).toBeUndefined();
     refused();
     const before = proxy.sentBytes({ path: /upload/ });
-    await s.put('a/x', content(data));
+    await s.put('a/x', oddChunks(data));
     expect(proxy.sentBytes({ path: /upload/ }) - before).toBeLessThan(6 * MIB);
     expect((await bytesOf(await s.get('a/x'))).equals(data)).toBe(true);
     proxy.on({ method: 'POST', path: /upload/, after: 2 }, { status: 403 });
-    await s.put('a/y', content(data)).catch(() => {});
+    await s.put('a/y', oddChunks(data)).catch(() => {});
     expect(await s.sweep('a', { keepResumable: true })).toBe(0);
     expect(await s.sweep('a')).toBe(2);
-    expect(await keys(s.list(''))).toEqual(['a/x']);
+    expect(await keysOf(s.list(''))).toEqual(['a/x']);
     await s.close();
   });
 
@@ -111,11 +95,11 @@ describe.skipIf(program === undefined)('a store in Cloud Storage (fake-gcs-serve
     proxy.on({ method: 'POST', path: /upload/, times: 1 }, { cutRequest: { fraction: 0.5 } });
     proxy.on({ method: 'POST', path: /upload/, times: 1 }, { flipRequestByte: MIB });
     proxy.on({ method: 'POST', path: /upload/, times: 1 }, { status: 429 });
-    await s.put('a/x', content(data), { bytes: data.length });
+    await s.put('a/x', oddChunks(data), { bytes: data.length });
     proxy.on({ method: 'GET', path: /alt=media/, times: 2 }, { cutResponse: { fraction: 0.3 } });
     proxy.on({ method: 'GET', path: /alt=media/, times: 1 }, { status: 503 });
     expect((await bytesOf(await s.get('a/x'))).equals(data)).toBe(true);
-    await expect(s.put('a/y', content(data), { bytes: 5 })).rejects.toMatchObject({ code: 'STORE' });
+    await expect(s.put('a/y', oddChunks(data), { bytes: 5 })).rejects.toMatchObject({ code: 'STORE' });
     await s.close();
   });
 
@@ -124,7 +108,7 @@ describe.skipIf(program === undefined)('a store in Cloud Storage (fake-gcs-serve
       expect(() => new GcsStore(bad)).toThrow(expect.objectContaining({ code: 'USAGE' }));
     }
     expect(openStore('gs:bucket').url).toBe('gs:bucket/port-image');
-    await expect(store().put('a', content(Buffer.alloc(1)))).rejects.toMatchObject({ code: 'UNSAFE_PATH' });
+    await expect(store().put('a', oddChunks(Buffer.alloc(1)))).rejects.toMatchObject({ code: 'UNSAFE_PATH' });
     await expect(store().head('a/.parts/x')).rejects.toMatchObject({ code: 'UNSAFE_PATH' });
     const none = new GcsStore(`no-such-bucket?endpoint=${proxy.url}`);
     await expect(none.check()).rejects.toMatchObject({ code: 'CLOUD_REFUSED' });
