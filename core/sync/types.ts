@@ -189,7 +189,7 @@ export interface SyncTarget {
    * leaves the next call adopts or removes. Throws SYNC_BUSY, CLOUD_*, VERIFY_FAILED, SOURCE_CHANGED, HOST_IO, INTERRUPTED.
    */
   create(input: CreateInput): Promise<CreatedImage>;
-  /** Name, visibility, sharing and properties only. */
+  /** Name, visibility, sharing and properties only, in as few requests as the cloud allows; a hidden image is shown again. */
   update(image: TargetImage, wanted: WantedImage, wantedDigest: string, ctx: SyncContext): Promise<void>;
   /** Deprecates it: who uses its id still can, who looks for the newest does not see it. Remembers when. Safe to repeat. */
   hide(image: TargetImage, ctx: SyncContext): Promise<void>;
