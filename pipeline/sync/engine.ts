@@ -1,0 +1,346 @@
+/** A run of a sync: look everywhere, plan, do the plan, retire what is old, tell. */
+import { randomBytes } from 'node:crypto';
+import * as fs from 'node:fs/promises';
+import * as os from 'node:os';
+import * as path from 'node:path';
+import { PortError } from '../../core/errors.ts';
+import { makeDir } from '../../core/files.ts';
+import { dateWord, isoDate } from '../../core/sync/dates.ts';
+import type {
+  SyncContext,
+  SyncImage,
+  SyncOutcome,
+  SyncPlan,
+  SyncReport,
+  TargetImage,
+} from '../../core/sync/types.ts';
+import { lockFolder } from '../lock.ts';
+import { ProcessCarrier } from './carrier.ts';
+import { Ledger } from './ledger.ts';
+import { LocalDisks } from './local-disks.ts';
+import { type PerformOptions, performTask } from './perform.ts';
+import type { SyncFile, SyncTask, TaskCarrier, TaskResult } from './perform-types.ts';
+import { inPlace, Places, unreachable } from './places.ts';
+import { type Listings, type PlannedSync, planSync } from './plan.ts';
+import { exitStatusOf } from './report/exit-status.ts';
+import { writeRun } from './report/write.ts';
+
+/** How to run. */
+export interface SyncOptions extends SyncContext {
+  /** Only what has one of these names: of a source, a target or a series. */
+  only?: readonly string[] | undefined;
+  /** Only what failed in the run before. */
+  onlyFailed?: boolean | undefined;
+  /** Makes what carries the tasks; this process does when absent. */
+  carrier?: ((run: string) => Promise<TaskCarrier>) | undefined;
+  /** Told each outcome as it is known. */
+  onOutcome?: ((outcome: SyncOutcome) => void) | undefined;
+  /** Told the plan before anything of it is done. */
+  onPlan?: ((plan: SyncPlan) => void) | undefined;
+}
+
+/** Where a sync keeps its ledger, its reports and copies under way. */
+export function stateDirOf({ config, path: file }: SyncFile): string {
+  if (config.state !== undefined) return path.resolve(path.dirname(file), config.state);
+  const home = process.env.XDG_STATE_HOME ?? path.join(os.homedir(), '.local', 'state');
+  return path.join(home, 'port-image', 'sync', config.sync);
+}
+
+/** Folder of one run's report. */
+export function runDir(stateDir: string, run: string): string {
+  return path.join(stateDir, 'runs', run);
+}
+
+/** Everything a run holds open. */
+class Session {
+  readonly file: SyncFile;
+  readonly stateDir: string;
+  readonly ledger: Ledger;
+  readonly places: Places;
+
+  constructor(file: SyncFile, stateDir: string, ledger: Ledger, signal: AbortSignal) {
+    this.file = file;
+    this.stateDir = stateDir;
+    this.ledger = ledger;
+    this.places = new Places(file, { stateDir, digests: ledger.digests, signal });
+  }
+
+  async close(): Promise<void> {
+    await this.places.close();
+    this.ledger.close();
+  }
+}
+
+async function open(file: SyncFile, signal: AbortSignal): Promise<Session> {
+  const stateDir = stateDirOf(file);
+  await makeDir(stateDir);
+  return new Session(file, stateDir, await Ledger.open(stateDir), signal);
+}
+
+/** Asks every place; one that fails is told and left alone. */
+async function look(session: Session, options: SyncOptions): Promise<Listings> {
+  const { config } = session.file;
+  const sources = new Map<string, readonly SyncImage[]>();
+  const targets = new Map<string, readonly TargetImage[]>();
+  const failed: Listings['unreachable'] = [];
+  const ask = async <T>(
+    kind: 'source' | 'target',
+    name: string,
+    into: Map<string, readonly T[]>,
+    list: () => Promise<readonly T[]>,
+  ) => {
+    options.progress({ text: `asking ${name}` });
+    try {
+      into.set(name, await list());
+    } catch (error) {
+      if (options.signal.aborted) throw new PortError('INTERRUPTED', 'interrupted', { cause: error });
+      failed.push(unreachable(kind, name, error));
+    }
+  };
+  await Promise.all([
+    ...Object.keys(config.sources).map((name) =>
+      ask('source', name, sources, async () =>
+        (await session.places.source(name)).list(inPlace(options, name)),
+      ),
+    ),
+    ...Object.keys(config.targets).map((name) =>
+      ask('target', name, targets, async () =>
+        (await session.places.target(name)).list(inPlace(options, name)),
+      ),
+    ),
+  ]);
+  failed.sort((a, b) => a.name.localeCompare(b.name));
+  return { sources, targets, unreachable: failed };
+}
+
+function makePlan(session: Session, listings: Listings, options: SyncOptions): PlannedSync {
+  const planned = planSync({
+    config: session.file.config,
+    listings,
+    now: new Date(),
+    rawOf: (digest) => session.ledger.rawOf(digest)?.rawSha256,
+    only: options.only,
+  });
+  if (options.onlyFailed !== true) return planned;
+  const failed = new Set(session.ledger.lastFailures().map(({ series, target }) => `${target}\0${series}`));
+  const tasks = planned.tasks.filter(({ action }) => failed.has(`${action.target}\0${action.series}`));
+  return { plan: { ...planned.plan, actions: tasks.map((t) => t.action) }, tasks };
+}
+
+/** The plan a run would follow now; nothing is changed anywhere but in the ledger. Throws CONFIG, INTERRUPTED, HOST_IO. */
+export async function planOnly(file: SyncFile, options: SyncOptions): Promise<SyncPlan> {
+  const session = await open(file, options.signal);
+  try {
+    return makePlan(session, await look(session, options), options).plan;
+  } finally {
+    await session.close();
+  }
+}
+
+/**
+ * One run. What fails in one place stops no other; the report tells each outcome. Throws only what keeps it from running at all:
+ * JOB_LOCKED (another run of this state folder), HOST_IO, CONFIG.
+ */
+export async function runSync(file: SyncFile, options: SyncOptions): Promise<SyncReport> {
+  const stateDir = stateDirOf(file);
+  await makeDir(stateDir);
+  const unlock = await lockFolder(stateDir);
+  const session = await open(file, options.signal);
+  try {
+    return await new Run(session, options).run();
+  } finally {
+    await session.close();
+    await unlock();
+  }
+}
+
+class Run {
+  readonly #session: Session;
+  readonly #options: SyncOptions;
+  readonly #startedAt = new Date();
+  readonly #id = `${dateWord(new Date())}-${randomBytes(3).toString('hex')}`;
+  readonly #results: TaskResult[] = [];
+  readonly #notes: string[] = [];
+  #plan: SyncPlan | undefined;
+  #freedBytes = 0;
+
+  constructor(session: Session, options: SyncOptions) {
+    this.#session = session;
+    this.#options = options;
+  }
+
+  async run(): Promise<SyncReport> {
+    let interrupted = false;
+    try {
+      await this.#work();
+    } catch (error) {
+      if (!this.#options.signal.aborted) throw error;
+      interrupted = true;
+    }
+    const report = await this.#report(interrupted);
+    this.#session.ledger.saveRun(report);
+    await writeRun(this.#session.stateDir, report);
+    return report;
+  }
+
+  async #work(): Promise<void> {
+    const { stateDir, places } = this.#session;
+    const options = this.#options;
+    await fs.rm(path.join(stateDir, 'tmp'), { recursive: true, force: true });
+    const disks = new LocalDisks({
+      dir: path.join(stateDir, 'images'),
+      bytesPerSecond: this.#session.file.config.limits.downloadBytesPerSecond,
+      remember: (digest, facts) => this.#session.ledger.rememberRaw(digest, facts),
+    });
+    await disks.start();
+    await this.#refresh();
+    const listings = await look(this.#session, options);
+    const { plan, tasks } = makePlan(this.#session, listings, options);
+    this.#plan = plan;
+    options.onPlan?.(plan);
+    const perform: PerformOptions = {
+      ...options,
+      file: this.#session.file,
+      places,
+      disks,
+      stateDir,
+      owner: `${this.#id}@${os.hostname()}`,
+      attempts: this.#session.file.config.limits.attempts,
+      listed: listings.targets,
+    };
+    await this.#carry(tasks, perform);
+    await this.#retire(tasks, perform);
+    await this.#sweep(listings, perform);
+  }
+
+  /** Sources that make their images themselves do so now: servers are captured again. */
+  async #refresh(): Promise<void> {
+    const { file, places } = this.#session;
+    for (const name of Object.keys(file.config.sources)) {
+      const source = await places.source(name).catch(() => undefined);
+      if (source === undefined || !('refresh' in source) || typeof source.refresh !== 'function') continue;
+      const failures: { name: string; code: string; message: string }[] = await source.refresh(
+        inPlace(this.#options, name),
+      );
+      for (const { name: server, message } of failures)
+        this.#notes.push(`${name}: ${server} keeps its last image: ${message}`);
+    }
+  }
+
+  #take(task: SyncTask, result: TaskResult): void {
+    this.#results.push(result);
+    const { outcome } = result;
+    this.#options.onOutcome?.(outcome);
+    this.#options.log.info('task ended', {
+      verb: task.action.verb,
+      target: task.action.target,
+      series: task.action.series,
+      version: task.action.version,
+      result: outcome.result,
+      sentBytes: outcome.sentBytes,
+    });
+  }
+
+  async #carry(tasks: readonly SyncTask[], perform: PerformOptions): Promise<void> {
+    const isRetirement = ({ action }: SyncTask) => action.verb === 'hide' || action.verb === 'delete';
+    const here: SyncTask[] = [];
+    const elsewhere: SyncTask[] = [];
+    for (const task of tasks) {
+      if (isRetirement(task)) continue;
+      // What costs no bytes needs no other host.
+      if (task.action.verb === 'skip' && !task.carryData) here.push(task);
+      else elsewhere.push(task);
+    }
+    for (const task of here) this.#take(task, await performTask(task, perform));
+    if (elsewhere.length === 0) return;
+    const carrier =
+      (await this.#options.carrier?.(this.#id)) ??
+      new ProcessCarrier(
+        this.#session.file.config,
+        (task) => performTask(task, perform),
+        this.#options.signal,
+      );
+    await carrier.run(elsewhere, (task, result) => this.#take(task, result));
+  }
+
+  /** Only where everything of the series arrived; else the old version may be the one that is needed. */
+  async #retire(tasks: readonly SyncTask[], perform: PerformOptions): Promise<void> {
+    const bad = new Set(
+      this.#results.flatMap(({ outcome: { action, result } }) =>
+        result === 'failed' || result === 'deferred' ? [`${action.target}\0${action.series}`] : [],
+      ),
+    );
+    for (const task of tasks) {
+      const { action } = task;
+      if (action.verb !== 'hide' && action.verb !== 'delete') continue;
+      if (this.#options.signal.aborted) throw new PortError('INTERRUPTED', 'interrupted');
+      if (bad.has(`${action.target}\0${action.series}`)) {
+        const message = 'the new version did not arrive';
+        this.#take(task, { outcome: emptyOutcome(task, 'deferred', message), dataSets: [] });
+        continue;
+      }
+      this.#take(task, await performTask(task, perform));
+    }
+  }
+
+  /** Where something was made or removed, or a dead run left something: an unchanged night asks for nothing more. */
+  async #sweep(listings: Listings, perform: PerformOptions): Promise<void> {
+    const { places } = this.#session;
+    for (const [name, before] of listings.targets) {
+      const changed = this.#results.some(
+        ({ outcome: { action, result } }) =>
+          action.target === name &&
+          (action.verb === 'create' || action.verb === 'delete') &&
+          result !== 'failed' &&
+          result !== 'deferred',
+      );
+      if (!changed && before.every((image) => image.state === 'complete')) continue;
+      const ctx = inPlace(perform, name);
+      try {
+        const target = await places.target(name);
+        this.#freedBytes += await target.sweep(await target.list(ctx), ctx);
+      } catch (error) {
+        if (this.#options.signal.aborted) throw error;
+        this.#notes.push(`${name}: leftovers stay for the next run: ${(error as Error).message}`);
+      }
+    }
+  }
+
+  async #report(interrupted: boolean): Promise<SyncReport> {
+    const endedAt = new Date();
+    const report: SyncReport = {
+      schema: 'port-image/sync-run/1',
+      sync: this.#session.file.config.sync,
+      run: this.#id,
+      host: os.hostname(),
+      startedAt: isoDate(this.#startedAt),
+      endedAt: isoDate(endedAt),
+      seconds: Number(((endedAt.getTime() - this.#startedAt.getTime()) / 1000).toFixed(1)),
+      outcomes: this.#results.map(({ outcome }) => outcome),
+      dataSets: this.#results.flatMap(({ dataSets }) => dataSets),
+      coming: this.#plan?.coming ?? [],
+      unreachable: this.#plan?.unreachable ?? [],
+      notes: [...(this.#plan?.notes ?? []), ...this.#notes],
+      calls: await this.#session.places.calls(),
+      freedBytes: this.#freedBytes,
+      exitStatus: 0,
+      interrupted,
+    };
+    report.exitStatus = exitStatusOf(report);
+    return report;
+  }
+}
+
+function emptyOutcome(task: SyncTask, result: SyncOutcome['result'], message: string): SyncOutcome {
+  return {
+    action: task.action,
+    result,
+    message,
+    sentBytes: 0,
+    changedBytes: 0,
+    dataBytes: 0,
+    receivedBytes: 0,
+    seconds: 0,
+    attempts: 0,
+  };
+}

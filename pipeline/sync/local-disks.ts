@@ -1,0 +1,183 @@
+/** Images of a run on this machine: each is fetched, checked and indexed once, however many targets want it, then removed. */
+
+import { createHash } from 'node:crypto';
+import * as fs from 'node:fs/promises';
+import * as path from 'node:path';
+import { PortError } from '../../core/errors.ts';
+import { makeDir, writeFileAtomic } from '../../core/files.ts';
+import { SourceFormat } from '../../core/request.ts';
+import { BlockIndex } from '../../core/sync/block-index.ts';
+import type { LocalDisk, SyncContext, SyncImage, SyncSource } from '../../core/sync/types.ts';
+import { printable } from '../../core/text.ts';
+import { gate } from '../../stages/capture/gate.ts';
+import { indexDisk } from '../../tools/blocks/index-disk.ts';
+import { map } from '../../tools/qemu-img.ts';
+import { detachStale, exportDisk } from '../../tools/qemu-storage-daemon.ts';
+
+/** An image that can be read. */
+export interface OpenedImage extends LocalDisk {
+  /** The image as a file, with its format: what a boot starts from. */
+  file: { path: string; format: string };
+  /** Bytes that travelled for it. */
+  receivedBytes: number;
+}
+
+interface Entry {
+  opened: Promise<{ image: OpenedImage; close(): Promise<void> }>;
+  users: number;
+}
+
+/** What a reader of images needs. */
+export interface LocalDisksOptions {
+  /** Folder of this machine; what a killed run had fetched is gone on with. */
+  dir: string;
+  bytesPerSecond?: number | undefined;
+  /** Told when the content of a file is known. */
+  remember(fileDigest: string, facts: { rawSha256: string; virtualBytes: number }): void;
+}
+
+/** Opens images and closes them when nobody uses them any more. */
+export class LocalDisks {
+  readonly #options: LocalDisksOptions;
+  readonly #entries = new Map<string, Entry>();
+
+  constructor(options: LocalDisksOptions) {
+    this.#options = options;
+  }
+
+  /** Removes mounts and scratch files a killed run left; copies under way stay. Call it once, under the lock of the folder. */
+  async start(): Promise<void> {
+    await makeDir(this.#options.dir);
+    for (const name of await fs.readdir(this.#options.dir)) {
+      await detachStale(path.join(this.#options.dir, name, 'tmp')).catch(() => {});
+      await fs.rm(path.join(this.#options.dir, name, 'tmp'), { recursive: true, force: true });
+    }
+  }
+
+  /**
+   * Runs `work` with the image open. Throws SOURCE_REMOTE, SOURCE_CHANGED (content is not what the source said), DAMAGED,
+   * UNSAFE_IMAGE and whatever else the gate refuses, DISK_SPACE, HOST_IO, INTERRUPTED.
+   */
+  async use<T>(
+    source: SyncSource,
+    image: SyncImage,
+    ctx: SyncContext,
+    work: (opened: OpenedImage) => Promise<T>,
+  ): Promise<T> {
+    const key = folderName(source.name, image);
+    const entry = this.#entries.get(key) ?? { opened: this.#open(key, source, image, ctx), users: 0 };
+    this.#entries.set(key, entry);
+    entry.users++;
+    try {
+      return await work((await entry.opened).image);
+    } finally {
+      entry.users--;
+      if (entry.users === 0) {
+        this.#entries.delete(key);
+        const opened = await entry.opened.catch(() => undefined);
+        await opened?.close();
+      }
+    }
+  }
+
+  async #open(key: string, source: SyncSource, image: SyncImage, ctx: SyncContext) {
+    const dir = path.join(this.#options.dir, key);
+    const tmp = path.join(dir, 'tmp');
+    await makeDir(tmp);
+    const { signal, log } = ctx;
+    const fetched = await source.fetch(image, dir, { ...ctx, bytesPerSecond: this.#options.bytesPerSecond });
+    const format = SourceFormat.safeParse(fetched.format);
+    if (!format.success)
+      throw new PortError(
+        'UNSUPPORTED_FORMAT',
+        `${printable(image.name)} has the format ${printable(fetched.format)}`,
+        {
+          hint: 'a disk image of qemu-img: qcow2, raw, vmdk, vpc, vhdx or vdi',
+        },
+      );
+    const checked = await gate(fetched.path, {
+      format: format.data,
+      tmp,
+      signal,
+      log,
+      warn: (text) => ctx.warn(text),
+    });
+    const file = { path: checked.path, format: checked.format };
+    const disk = await exportDisk(file, tmp, { signal, log });
+    try {
+      const index = await this.#index(dir, fetched.path, disk.path, file, image, checked.virtualBytes, ctx);
+      if (image.rawSha256 !== undefined && index.rawSha256 !== image.rawSha256) {
+        throw new PortError(
+          'SOURCE_CHANGED',
+          `${printable(image.name)} ${printable(image.version)} of ${source.name} does not hold the content its description names`,
+          { hint: 'somebody changed the image or its port_image_sha256; make it anew' },
+        );
+      }
+      if (image.fileDigest !== undefined)
+        this.#options.remember(image.fileDigest, {
+          rawSha256: index.rawSha256,
+          virtualBytes: index.virtualBytes,
+        });
+      const isOwnCopy = fetched.path.startsWith(`${dir}${path.sep}`);
+      return {
+        image: {
+          rawPath: disk.path,
+          virtualBytes: checked.virtualBytes,
+          index,
+          file,
+          receivedBytes: fetched.receivedBytes,
+        },
+        close: async () => {
+          await disk.stop();
+          // What failed is fetched no second time by the next run; its copy is still verified by digest then.
+          if (isOwnCopy && !signal.aborted) await fs.rm(dir, { recursive: true, force: true });
+          else await fs.rm(tmp, { recursive: true, force: true });
+        },
+      };
+    } catch (error) {
+      await disk.stop();
+      throw error;
+    }
+  }
+
+  /** The index a killed run had made is taken up when the file is the very same. */
+  async #index(
+    dir: string,
+    source: string,
+    rawPath: string,
+    file: { path: string; format: string },
+    image: SyncImage,
+    virtualBytes: number,
+    ctx: SyncContext,
+  ): Promise<BlockIndex> {
+    const { signal, log } = ctx;
+    const { size, mtimeMs, ino, ctimeMs } = await fs.stat(source);
+    const tag = createHash('sha256').update([source, size, mtimeMs, ctimeMs, ino].join('\0')).digest('hex');
+    const kept = path.join(dir, `${tag.slice(0, 32)}.blocks`);
+    const known = await fs.readFile(kept).catch(() => undefined);
+    if (known !== undefined) {
+      try {
+        return BlockIndex.fromBytes(known);
+      } catch {
+        await fs.rm(kept, { force: true });
+      }
+    }
+    const index = await indexDisk(rawPath, {
+      virtualBytes,
+      extents: await map(file, { signal, log }),
+      signal,
+      onProgress: (doneBytes: number, totalBytes: number) =>
+        ctx.progress({ text: `reading ${image.name}`, doneBytes, totalBytes }),
+    });
+    await writeFileAtomic(kept, index.toBytes());
+    return index;
+  }
+}
+
+/** A folder per image and content. */
+function folderName(source: string, image: SyncImage): string {
+  const digest = createHash('sha256')
+    .update([source, image.ref, image.series, image.version, image.fileDigest ?? ''].join('\0'))
+    .digest('hex');
+  return `${source}-${digest.slice(0, 24)}`;
+}
