@@ -13,6 +13,7 @@ import { jobsCommand } from './commands/jobs.ts';
 import { platformsCommand } from './commands/platforms.ts';
 import { resumeCommand } from './commands/resume.ts';
 import { stageCommand } from './commands/stage.ts';
+import { syncCommand } from './commands/sync.ts';
 import { verifyCommand } from './commands/verify.ts';
 import { report } from './output.ts';
 import { onInterrupt } from './signals.ts';
@@ -47,6 +48,7 @@ for (const command of [
   stageCommand(interruption),
   resumeCommand(interruption),
   verifyCommand(interruption),
+  syncCommand(interruption),
   contractCommand(interruption),
   dataCommand(interruption),
   jobsCommand(),
