@@ -5,7 +5,7 @@ import * as fs from 'node:fs/promises';
 import * as path from 'node:path';
 import { PortError } from '../../core/errors.ts';
 import { makeDir, writeFileAtomic } from '../../core/files.ts';
-import { SourceFormat } from '../../core/request.ts';
+import { SOURCE_FORMATS } from '../../core/request.ts';
 import { BlockIndex } from '../../core/sync/block-index.ts';
 import type { LocalDisk, SyncContext, SyncImage, SyncSource } from '../../core/sync/types.ts';
 import { printable } from '../../core/text.ts';
@@ -86,8 +86,8 @@ export class LocalDisks {
     await makeDir(tmp);
     const { signal, log } = ctx;
     const fetched = await source.fetch(image, dir, { ...ctx, bytesPerSecond: this.#options.bytesPerSecond });
-    const format = SourceFormat.safeParse(fetched.format);
-    if (!format.success)
+    const format = SOURCE_FORMATS.find((known) => known === fetched.format);
+    if (format === undefined)
       throw new PortError(
         'UNSUPPORTED_FORMAT',
         `${printable(image.name)} has the format ${printable(fetched.format)}`,
@@ -96,7 +96,7 @@ export class LocalDisks {
         },
       );
     const checked = await gate(fetched.path, {
-      format: format.data,
+      format,
       tmp,
       signal,
       log,
