@@ -8,7 +8,7 @@ import type { SyncContext, SyncReport } from '../../core/sync/types.ts';
 import { printable } from '../../core/text.ts';
 import { openJobLog } from '../../pipeline/job-log.ts';
 import { runDaemon } from '../../pipeline/sync/daemon.ts';
-import { planOnly, runSync, stateDirOf, type SyncOptions } from '../../pipeline/sync/engine.ts';
+import { planOnly, runSync, type SyncOptions, stateDirOf } from '../../pipeline/sync/engine.ts';
 import { loadSync } from '../../pipeline/sync/load.ts';
 import { notifyAll } from '../../pipeline/sync/notify.ts';
 import type { SyncFile } from '../../pipeline/sync/perform-types.ts';
@@ -137,11 +137,14 @@ export function syncCommand(interruption: Interruption): Command {
       }
       const file = await loadSync(name);
       if (flags.plan === true) {
-        const plan = await withContext(file, interruption, (ctx) => planOnly(file, { ...ctx, only: flags.only }));
+        const plan = await withContext(file, interruption, (ctx) =>
+          planOnly(file, { ...ctx, only: flags.only }),
+        );
         if (flags.json === true) outJson(plan);
         else for (const line of planTable(plan, { all: flags.all === true })) out(line);
         const [first] = plan.unreachable;
-        if (first !== undefined) throw new PortError('SYNC_INCOMPLETE', `${first.name} cannot be asked: ${first.message}`);
+        if (first !== undefined)
+          throw new PortError('SYNC_INCOMPLETE', `${first.name} cannot be asked: ${first.message}`);
         return;
       }
       if (flags.daemon === true) {

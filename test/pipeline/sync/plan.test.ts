@@ -71,7 +71,11 @@ function plan(
   config: SyncConfig,
   images: SyncImage[],
   targets: Record<string, TargetImage[]>,
-  more: { unreachable?: Listings['unreachable']; rawOf?: (d: string) => string | undefined; only?: string[] } = {},
+  more: {
+    unreachable?: Listings['unreachable'];
+    rawOf?: (d: string) => string | undefined;
+    only?: string[];
+  } = {},
 ) {
   return planSync({
     config,
@@ -149,8 +153,14 @@ describe('which images', () => {
   test('--only takes names of sources, targets and series', () => {
     const config = configOf();
     const images = [imageOf('1'), imageOf('1', { series: 'db', name: 'db' })];
-    expect(verbs(plan(config, images, { b: [], c: [] }, { only: ['c'] }))).toEqual(['create c web@1', 'create c db@1']);
-    expect(verbs(plan(config, images, { b: [], c: [] }, { only: ['db'] }))).toEqual(['create b db@1', 'create c db@1']);
+    expect(verbs(plan(config, images, { b: [], c: [] }, { only: ['c'] }))).toEqual([
+      'create c web@1',
+      'create c db@1',
+    ]);
+    expect(verbs(plan(config, images, { b: [], c: [] }, { only: ['db'] }))).toEqual([
+      'create b db@1',
+      'create c db@1',
+    ]);
     expect(verbs(plan(config, images, { b: [], c: [] }, { only: ['golden'] }))).toHaveLength(4);
   });
 });
@@ -166,7 +176,13 @@ describe('retirement', () => {
   test('versions beyond `keep` are hidden, and deleted when they were hidden long enough', () => {
     const config = configOf({ retention: { keep: 2, hideFor: '7d' } });
     const made = plan(config, [imageOf('5')], {
-      b: [thereOf(config, '5'), thereOf(config, '4'), thereOf(config, '3'), hidden(config, '2', 3), hidden(config, '1', 8)],
+      b: [
+        thereOf(config, '5'),
+        thereOf(config, '4'),
+        thereOf(config, '3'),
+        hidden(config, '2', 3),
+        hidden(config, '1', 8),
+      ],
     });
     expect(verbs(made)).toEqual(['skip b web@5', 'hide b web@3', 'delete b web@1']);
     expect(made.coming).toEqual([
@@ -201,7 +217,10 @@ describe('retirement', () => {
     const db = (version: string) => thereOf(config, version, { series: 'db', ref: `db-${version}` });
     const targets = { b: [thereOf(config, '2'), thereOf(config, '1'), db('2'), db('1')] };
     const unreachable = [{ kind: 'source' as const, name: 'other', code: 'CLOUD', message: 'down' }];
-    expect(verbs(plan(config, [imageOf('2')], targets, { unreachable }))).toEqual(['skip b web@2', 'hide b web@1']);
+    expect(verbs(plan(config, [imageOf('2')], targets, { unreachable }))).toEqual([
+      'skip b web@2',
+      'hide b web@1',
+    ]);
     expect(verbs(plan(config, [imageOf('2')], targets))).toContain('hide b db@1');
   });
 
@@ -254,7 +273,8 @@ describe('retirement', () => {
           const visible = complete.filter((i) => !i.hidden);
           // unless a new one comes, somebody who looks for the newest finds one
           const comes = made.actions.some((a) => a.verb === 'create');
-          if (visible.length > 0 && !comes) expect(left.some((i) => i.state === 'complete' && !i.hidden)).toBe(true);
+          if (visible.length > 0 && !comes)
+            expect(left.some((i) => i.state === 'complete' && !i.hidden)).toBe(true);
         },
       ),
       { numRuns: 2000 },
