@@ -1,11 +1,12 @@
 /** The command behind scripts/cloud. */
-import { existsSync, rmSync } from 'node:fs';
+import { chmodSync, existsSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import * as path from 'node:path';
 import { parseArgs } from 'node:util';
-import { clientEnv, writeCloudsYaml } from './cloud.d/clients.ts';
+import { clientEnv, mergedClouds, writeCloudsYaml } from './cloud.d/clients.ts';
 import { EXTRAS, type Extra, extraConditions, extraEnv, prepareExtras } from './cloud.d/extras.ts';
 import { glance, initGlance } from './cloud.d/glance.ts';
 import { fillKeystone, initKeystone, keystone } from './cloud.d/keystone.ts';
+import { folderOf, NAME, portsFor } from './cloud.d/names.ts';
 import { conditions, type Service, start, stop, waitHealthy } from './cloud.d/processes.ts';
 import { Cloud, DEFAULTS, type Settings } from './cloud.d/settings.ts';
 import { detachDevices, initSwift, swift } from './cloud.d/swift.ts';
@@ -13,6 +14,8 @@ import { frontService, serveTls, tlsFront } from './cloud.d/tls.ts';
 
 const OPTIONS = {
   state: { type: 'string' },
+  name: { type: 'string', multiple: true },
+  out: { type: 'string' },
   'ports-base': { type: 'string' },
   'token-life': { type: 'string' },
   'max-object-mib': { type: 'string' },
@@ -34,19 +37,31 @@ const NUMBERS = {
   'image-cap': 'imageCapBytes',
 } as const;
 
-const COMMANDS = ['up', 'down', 'status', 'env'];
+const COMMANDS = ['up', 'down', 'status', 'env', 'clouds'];
 
 class Usage extends Error {}
+
+const CACHE = process.env.PORT_IMAGE_CACHE ?? '.';
+const isCloud = (dir: string): boolean => existsSync(path.join(dir, 'settings.json'));
 
 async function main(): Promise<void> {
   const { positionals, values } = readCommandLine();
   const [command] = positionals;
-  const dir = path.resolve(values.state ?? path.join(process.env.PORT_IMAGE_CACHE ?? '.', 'cloud'));
-  if (command !== 'up' && !existsSync(path.join(dir, 'settings.json'))) {
+  if (command === 'clouds') return writeMerged(values.name ?? [], values.out);
+  const name = values.name?.[0];
+  const dir =
+    name === undefined ? path.resolve(values.state ?? path.join(CACHE, 'cloud')) : folderOf(CACHE, name);
+  if (command !== 'up' && !isCloud(dir)) {
     if (command === 'down') return;
-    throw new Error(`no cloud in ${dir}; start one: scripts/cloud up`);
+    throw new Error(
+      `no cloud in ${dir}; start one: scripts/cloud up${name === undefined ? '' : ` --name ${name}`}`,
+    );
   }
-  const cloud = new Cloud(dir, readSettings(values));
+  const given = readSettings(values);
+  if (name !== undefined) given.name = name;
+  // Chosen once, then remembered.
+  if (name !== undefined && !isCloud(dir)) given.portsBase ??= portsFor(CACHE, name);
+  const cloud = new Cloud(dir, given);
   if (command === 'up') await up(cloud);
   else if (command === 'down') await down(cloud, values.forget === true);
   else if (command === 'tls-front') serveTls(cloud);
@@ -59,6 +74,14 @@ function readCommandLine() {
     const parsed = parseArgs({ args: process.argv.slice(2), options: OPTIONS, allowPositionals: true });
     if (parsed.positionals.length !== 1 || ![...COMMANDS, 'tls-front'].includes(parsed.positionals[0] ?? ''))
       throw new Usage(`one of ${COMMANDS.join(', ')}`);
+    const { name: names = [], state } = parsed.values;
+    const wrong = names.find((name) => !NAME.test(name));
+    if (wrong !== undefined)
+      throw new Usage(`--name ${JSON.stringify(wrong)}: letters, digits and dashes, at most 20`);
+    if (names.length > 0 && state !== undefined) throw new Usage('--name or --state, not both');
+    if (names.length > 1 && parsed.positionals[0] !== 'clouds') throw new Usage('one --name at a time');
+    if (names.length === 0 && parsed.positionals[0] === 'clouds')
+      throw new Usage('clouds: name each one, such as --name A --name B');
     return parsed;
   } catch (error) {
     throw new Usage((error as Error).message);
@@ -131,6 +154,22 @@ async function upOpenstack(cloud: Cloud): Promise<void> {
   await all(services.map((one) => start(cloud, one)));
   await all(services.map((one) => waitHealthy(cloud, one)));
   writeCloudsYaml(cloud);
+}
+
+/** A clouds.yaml with all of them, on stdout or, 0600, in a file. */
+function writeMerged(names: readonly string[], out: string | undefined): void {
+  const missing = names.find((name) => !existsSync(path.join(folderOf(CACHE, name), 'clouds.yaml')));
+  if (missing !== undefined)
+    throw new Error(`no cloud ${missing}; start it: scripts/cloud up --name ${missing}`);
+  const text = mergedClouds(names.map((name) => new Cloud(folderOf(CACHE, name), {})));
+  if (out === undefined) {
+    process.stdout.write(text);
+    return;
+  }
+  const part = `${out}.${process.pid}.part`;
+  writeFileSync(part, text, { mode: 0o600 });
+  chmodSync(part, 0o600);
+  renameSync(part, out);
 }
 
 /** Waits for all of them, then throws the first failure: nothing goes on behind an error message. */

@@ -1,6 +1,6 @@
 /** What clients need to know: clouds.yaml and environment. */
 import { REGION, TLS_REGION } from './keystone.ts';
-import type { Cloud } from './settings.ts';
+import { type Cloud, readJson } from './settings.ts';
 
 /** Writes $STATE/clouds.yaml, 0600. JSON is YAML, and needs no library here. */
 export function writeCloudsYaml(cloud: Cloud): string {
@@ -18,14 +18,33 @@ export function writeCloudsYaml(cloud: Cloud): string {
     ...(tls ? { cacert: cloud.path('ca.pem'), verify: true } : {}),
   });
   const { member, admin } = cloud.secrets;
+  const { name, tls } = cloud.settings;
   const clouds = {
     'port-image-test': entry('port-image-test', member, 'port-image-test'),
     'port-image-admin': entry('admin', admin, 'admin'),
-    ...(cloud.settings.tls
-      ? { 'port-image-tls': entry('port-image-test', member, 'port-image-test', true) }
-      : {}),
+    ...(tls ? { 'port-image-tls': entry('port-image-test', member, 'port-image-test', true) } : {}),
+    // Under names that no other cloud has, so that one file can hold several.
+    ...(name === ''
+      ? {}
+      : {
+          [name]: entry('port-image-test', member, 'port-image-test'),
+          [`${name}-admin`]: entry('admin', admin, 'admin'),
+          ...(tls ? { [`${name}-tls`]: entry('port-image-test', member, 'port-image-test', true) } : {}),
+        }),
   };
   return cloud.write('clouds.yaml', `${JSON.stringify({ clouds }, null, 2)}\n`);
+}
+
+/** One clouds.yaml for several named clouds: of each the entries `NAME`, `NAME-admin` and, with TLS, `NAME-tls`. */
+export function mergedClouds(clouds: readonly Cloud[]): string {
+  const entries = clouds.flatMap((cloud) => {
+    const { name } = cloud.settings;
+    const written = readJson<{ clouds: Record<string, unknown> }>(cloud.path('clouds.yaml'));
+    return Object.entries(written?.clouds ?? {}).filter(([entry]) =>
+      [name, `${name}-admin`, `${name}-tls`].includes(entry),
+    );
+  });
+  return `${JSON.stringify({ clouds: Object.fromEntries(entries) }, null, 2)}\n`;
 }
 
 /** Variables for a shell: the member's. The OS_* ones too, because `swift` reads no clouds.yaml. */

@@ -6,7 +6,9 @@ import * as path from 'node:path';
 
 /** What `up` accepts; kept in the state folder, so a later `up` without options changes nothing. */
 export interface Settings {
-  /** First of nine ports in a row. */
+  /** What `--name` called it; '' for the one without a name. */
+  name: string;
+  /** First of thirteen ports in a row. */
   portsBase: number;
   /** Seconds a token lives. */
   tokenLifeS: number;
@@ -28,6 +30,7 @@ export interface Settings {
 
 /** Small objects on purpose, so that segmentation is exercised; 1000 segments is Swift's own default. */
 export const DEFAULTS: Readonly<Settings> = {
+  name: '',
   portsBase: 15000,
   tokenLifeS: 3600,
   maxObjectMib: 64,

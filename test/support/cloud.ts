@@ -18,7 +18,9 @@ const PATH = '/usr/bin:/bin:/usr/sbin:/sbin';
 export interface CloudOptions {
   /** Name of a folder beside the usual cloud's. */
   state?: string;
-  /** First of nine ports. */
+  /** As `scripts/cloud --name`: a folder and ports of its own; the cloud is for one test file alone. */
+  name?: string;
+  /** First of thirteen ports. */
   portsBase?: number;
   tokenLifeS?: number;
   maxObjectMib?: number;
@@ -92,13 +94,14 @@ export interface TestProject {
 
 /** Starts the cloud unless it runs. Throws with the reason when this machine cannot have one. */
 export async function startCloud(options: CloudOptions = {}): Promise<Cloud> {
-  const { state, ...settings } = options;
-  if (state === undefined && Object.keys(settings).length > 0)
+  const { state, name, ...settings } = options;
+  if (state === undefined && name === undefined && Object.keys(settings).length > 0)
     throw new Error('a cloud with its own settings needs its own state folder');
   const cache =
     process.env.PORT_IMAGE_CACHE ??
     path.join(process.env.XDG_CACHE_HOME ?? path.join(os.homedir(), '.cache'), 'port-image');
-  const stateArgs = state === undefined ? [] : ['--state', path.join(cache, `cloud-${state}`)];
+  let stateArgs = state === undefined ? [] : ['--state', path.join(cache, `cloud-${state}`)];
+  if (name !== undefined) stateArgs = ['--name', name];
   const flags: Record<string, string | number | undefined> = {
     '--ports-base': settings.portsBase,
     '--token-life': settings.tokenLifeS,
@@ -109,7 +112,7 @@ export async function startCloud(options: CloudOptions = {}): Promise<Cloud> {
   const given = Object.entries(flags).flatMap(([flag, value]) =>
     value === undefined ? [] : [flag, `${value}`],
   );
-  await script('up', ...stateArgs, ...given, ...(settings.tls || state === undefined ? ['--tls'] : []));
+  await script('up', ...stateArgs, ...given, ...(settings.tls || stateArgs.length === 0 ? ['--tls'] : []));
   const known = JSON.parse(await statusJson(stateArgs)) as {
     state: string;
     services: { name: string; url: string }[];
