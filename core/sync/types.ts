@@ -264,6 +264,8 @@ export interface SyncOutcome {
   code?: string | undefined;
   message?: string | undefined;
   hint?: string | undefined;
+  /** Of a failure: trying again may heal it. */
+  temporary?: boolean | undefined;
   /** The target's own name for the image. */
   ref?: string | undefined;
   method?: string | undefined;

@@ -84,10 +84,10 @@ export async function performTask(task: SyncTask, options: PerformOptions): Prom
     return { outcome: end({ ...more, attempts }), dataSets };
   } catch (error) {
     if (options.signal.aborted) throw new PortError('INTERRUPTED', 'interrupted', { cause: error });
-    const { code, message, hint } = asPortError(error);
+    const { code, message, hint, temporary } = asPortError(error);
     const result = code === 'SYNC_BUSY' ? 'deferred' : 'failed';
     options.log.warn('task failed', { target: action.target, series: action.series, code, message });
-    return { outcome: end({ result, code, message, hint, attempts }), dataSets };
+    return { outcome: end({ result, code, message, hint, temporary, attempts }), dataSets };
   }
 }
 
