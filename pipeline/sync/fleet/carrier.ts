@@ -78,6 +78,7 @@ export class PgCarrier implements TaskCarrier {
         run: this.#options.run,
         sync,
         attempts: file.config.limits.attempts,
+        returns: 0,
         task,
       };
       return { task, data, submits: 0 };
@@ -193,12 +194,15 @@ export class PgCarrier implements TaskCarrier {
     const rest = new Map(open);
     const lanes = new PQueue({ concurrency: BESIDE });
     await lanes.addAll(
-      held.map(({ id, key, state }) => async () => {
+      held.map(({ id, key, state, retryCount }) => async () => {
         const entry = open.get(key);
         if (entry === undefined) return;
         rest.delete(key);
         if (state !== 'active') {
-          const { updated } = await queue.boss.update(PARTS.image, entry.data, { id, priority });
+          // what it went through for the run before does not count
+          const data: ImageData = { ...entry.data, returns: retryCount };
+          const retryLimit = retryCount + data.attempts - 1 + RETURNS;
+          const { updated } = await queue.boss.update(PARTS.image, data, { id, priority, retryLimit });
           if (updated > 0) this.#own.add(id);
         }
         this.#await(id, entry);

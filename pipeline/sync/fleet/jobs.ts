@@ -75,6 +75,8 @@ export const ImageData = z.object({
   sync: z.string(),
   /** Attempts for failures that can heal. */
   attempts: z.int().min(1),
+  /** Times it was taken and given back undone: not attempts of ours. */
+  returns: z.int().min(0),
   task: Task,
 });
 /** One image for one target. */
@@ -86,6 +88,7 @@ export const SyncData = z.object({
   sync: z.string(),
   path: z.string(),
   text: z.string(),
+  returns: z.int().min(0),
   only: z.array(z.string()).optional(),
 });
 /** A whole sync. */

@@ -13,6 +13,7 @@ export interface HeldJob {
   id: string;
   key: string;
   state: JobState;
+  retryCount: number;
 }
 
 /** A job that came to an end. */
@@ -28,11 +29,22 @@ export interface EndedJob {
 /** Jobs of these keys that wait or run. The index of the policy `exclusive` answers it. */
 export async function heldJobs(boss: PgBoss, name: string, keys: readonly string[]): Promise<HeldJob[]> {
   const { rows } = await boss.getDb().executeSql(
-    `SELECT id, singleton_key AS key, state FROM ${SCHEMA}.job
+    `SELECT id, singleton_key AS key, state, retry_count AS "retryCount" FROM ${SCHEMA}.job
      WHERE name = $1 AND policy = 'exclusive' AND state <= 'active' AND COALESCE(singleton_key, '') = ANY($2::text[])`,
     [name, keys],
   );
   return rows as HeldJob[];
+}
+
+/** How many running jobs of the same group were taken before this one. */
+export async function takenBefore(boss: PgBoss, name: string, id: string): Promise<number> {
+  const { rows } = await boss.getDb().executeSql(
+    `SELECT count(*)::int AS count FROM ${SCHEMA}.job mine JOIN ${SCHEMA}.job other
+       ON other.name = mine.name AND other.group_id = mine.group_id AND other.state = 'active'
+     WHERE mine.name = $1 AND mine.id = $2 AND (other.started_on, other.id) < (mine.started_on, mine.id)`,
+    [name, id],
+  );
+  return (rows[0] as { count: number }).count;
 }
 
 const ENDED = `id, state, retry_count AS "retryCount", output, data, data->>'runId' AS "runId"`;

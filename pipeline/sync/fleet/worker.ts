@@ -1,5 +1,5 @@
 /** A worker of a fleet: takes jobs, does them, and acknowledges each with its result. */
-import type { Job, JobResult } from 'pg-boss';
+import type { JobResult, JobWithMetadata } from 'pg-boss';
 import { asPortError, PortError } from '../../../core/errors.ts';
 import { pause } from '../../../core/pause.ts';
 import type { SyncContext, SyncReport } from '../../../core/sync/types.ts';
@@ -17,6 +17,7 @@ import {
   withoutResult,
 } from './jobs.ts';
 import type { Queue } from './queue.ts';
+import { takenBefore } from './table.ts';
 
 /** What a task is done with. */
 export interface FleetContext extends SyncContext {
@@ -44,6 +45,8 @@ export interface WorkerOptions extends Pick<SyncContext, 'signal' | 'log' | 'war
 /** After a signal, what runs may go on so long, then is interrupted and handed back; both together stay below 10 s. */
 const FINISH_MS = 4_000;
 const HAND_BACK_MS = 4_000;
+/** Lanes are counted again so long after a job was taken, when every job taken in the same instant can be seen. */
+const LANE_SURE_MS = 2_000;
 /** Whole syncs at a time; they only plan and wait. */
 const SYNC_LANES = 2;
 /** Files of runs kept read. */
@@ -64,7 +67,10 @@ export async function runWorker(options: WorkerOptions): Promise<void> {
 }
 
 /** A job as it was taken; `retryCount` names the attempt. */
-type Taken = Pick<Job<unknown>, 'id' | 'name' | 'data' | 'retryCount' | 'signal'>;
+type Taken = Pick<
+  JobWithMetadata<unknown>,
+  'id' | 'name' | 'data' | 'retryCount' | 'retryLimit' | 'groupTier' | 'signal'
+>;
 
 class Worker {
   readonly #options: WorkerOptions;
@@ -97,12 +103,13 @@ class Worker {
       part,
       {
         perJobResults: true,
+        includeMetadata: true,
         pollingIntervalSeconds: times.pollSeconds,
         notifyPollingIntervalSeconds: times.pollSeconds,
         heartbeatRefreshSeconds: Math.max(1, Math.floor(times.heartbeatSeconds / 4)),
         ...(part === PARTS.image ? { groupConcurrency: { default: 1, tiers: LANE_TIERS } } : {}),
       },
-      async (jobs: Job<unknown>[]) => {
+      async (jobs: JobWithMetadata<unknown>[]) => {
         const results = await Promise.all(jobs.map((job) => this.#tracked(job, work)));
         boss.notifyWorker(lane);
         return results;
@@ -124,11 +131,11 @@ class Worker {
     }
   }
 
-  #context(job: Taken, run: string): FleetContext {
+  #context(job: Taken, run: string, ...more: AbortSignal[]): FleetContext {
     const { log, warn, name } = this.#options;
     return {
       // also when the job was cancelled, or given to another worker because our heartbeat was not seen
-      signal: AbortSignal.any([job.signal, this.#stop.signal]),
+      signal: AbortSignal.any([job.signal, this.#stop.signal, ...more]),
       log,
       warn,
       progress: () => {},
@@ -141,11 +148,16 @@ class Worker {
     const data = ImageData.safeParse(job.data);
     // An older or newer program made it; another worker may understand it.
     if (!data.success) return { id: job.id, status: 'failed', output: { message: 'unknown form of job' } };
-    const { task, run, runId, attempts } = data.data;
-    const ctx = this.#context(job, run);
+    const { task, run, runId, attempts, returns } = data.data;
     const title = printable(
       `${task.action.verb} ${task.action.series} ${task.action.version} in ${task.action.target}`,
     );
+    if (await this.#isTooMuch(job)) return this.#handBack(job, `${title}: no lane free`, true);
+    const tooMuch = new AbortController();
+    const ctx = this.#context(job, run, tooMuch.signal);
+    const sure = setTimeout(() => {
+      void this.#isTooMuch(job).then((is) => is && tooMuch.abort());
+    }, LANE_SURE_MS);
     onJob?.(`${title}: begins`);
     let result: TaskResult;
     let temporary = false;
@@ -153,12 +165,14 @@ class Worker {
       result = await perform(task, await this.#fileOf(runId), ctx);
       temporary = result.outcome.temporary === true;
     } catch (error) {
-      if (ctx.signal.aborted) return this.#handBack(job, title);
+      if (ctx.signal.aborted) return this.#handBack(job, title, tooMuch.signal.aborted);
       const known = asPortError(error);
       ({ temporary } = known);
       result = withoutResult(task, 'failed', known);
+    } finally {
+      clearTimeout(sure);
     }
-    const attempt = job.retryCount + 1;
+    const attempt = job.retryCount + 1 - returns;
     result = { ...result, outcome: { ...result.outcome, attempts: attempt } };
     const output: ImageOutput = { host: name, result };
     const { outcome } = result;
@@ -169,6 +183,16 @@ class Worker {
     await this.#untilQueueAnswers();
     if (outcome.result !== 'failed') return { id: job.id, status: 'completed', output };
     return { id: job.id, status: temporary && attempt < attempts ? 'failed' : 'deadletter', output };
+  }
+
+  /**
+   * pg-boss counts the lanes of a target when a job is taken, and workers that take one in the same instant do not see each other.
+   * Who came last gives it back.
+   */
+  async #isTooMuch({ id, groupTier }: Taken): Promise<boolean> {
+    const lanes = LANE_TIERS[groupTier ?? ''] ?? 1;
+    const before = await takenBefore(this.#options.queue.boss, PARTS.image, id).catch(() => 0);
+    return before >= lanes;
   }
 
   async #sync(job: Taken, performSync: NonNullable<WorkerOptions['performSync']>): Promise<JobResult> {
@@ -227,14 +251,27 @@ class Worker {
     }
   }
 
-  /** Gives the job to whoever is free, without the pause of a failure. A job that is not ours any more is left alone. */
-  async #handBack(job: Taken, title: string): Promise<JobResult> {
+  /**
+   * Gives the job to whoever is free, without the pause of a failure (a short one where lanes were the reason), and it does not
+   * count as an attempt. A job that is not ours any more is left alone.
+   */
+  async #handBack(job: Taken, title: string, isLater = false): Promise<JobResult> {
     const { queue, name, log, onJob } = this.#options;
     const output = { host: name, message: 'the worker was stopped' };
     try {
-      const { id, retryCount } = job;
-      await queue.boss.fail(job.name, { id, retryCount }, output);
-      await queue.boss.update(job.name, undefined, { id, startAfter: new Date(0) });
+      const { id, retryCount, retryLimit } = job;
+      const { affected } = (await queue.boss.fail(job.name, { id, retryCount }, output)) as { affected?: number };
+      if (affected === 0) return { id, status: 'failed', output };
+      const data = job.data as ImageData | SyncData;
+      await queue.boss.update(
+        job.name,
+        { ...data, returns: data.returns + 1 },
+        {
+          id,
+          retryLimit: retryLimit + 1,
+          startAfter: isLater ? Math.ceil(queue.times.pollSeconds * (1 + Math.random())) : new Date(0),
+        },
+      );
       onJob?.(`${title}: handed back`);
     } catch (error) {
       log.warn('a job could not be handed back; it is found by its heartbeat', {

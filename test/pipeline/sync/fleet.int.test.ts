@@ -154,9 +154,9 @@ describe.skipIf(bin === undefined)('a fleet (postgresql-15)', () => {
       expect((performance.now() - began) / 1000).toBeLessThan(10);
       startWorker(url, 'w2', { FLEET_SLOW_MS: '1' });
       const [result] = await running;
-      expect(result?.outcome).toMatchObject({ result: 'done', attempts: 2 });
+      expect(result?.outcome).toMatchObject({ result: 'done', attempts: 1 });
       const [job] = await queue.boss.findJobs(PARTS.image);
-      expect((job?.output as unknown as ImageOutput).host).toBe('w2');
+      expect((job?.output as unknown as ImageOutput | undefined)?.host).toBe('w2');
     } finally {
       await queue.close();
     }
