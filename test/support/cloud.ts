@@ -39,6 +39,8 @@ export interface Endpoints {
 /** A running cloud. */
 export interface Cloud {
   stateDir: string;
+  /** Whether it ran before; then somebody else may be using it. */
+  ranBefore: boolean;
   /** Base URLs of the services, without a path. */
   identityUrl: string;
   imageUrl: string;
@@ -112,6 +114,10 @@ export async function startCloud(options: CloudOptions = {}): Promise<Cloud> {
   const given = Object.entries(flags).flatMap(([flag, value]) =>
     value === undefined ? [] : [flag, `${value}`],
   );
+  const ranBefore = await script('status', ...stateArgs).then(
+    () => true,
+    () => false,
+  );
   await script('up', ...stateArgs, ...given, ...(settings.tls || stateArgs.length === 0 ? ['--tls'] : []));
   const known = JSON.parse(await statusJson(stateArgs)) as {
     state: string;
@@ -121,6 +127,7 @@ export async function startCloud(options: CloudOptions = {}): Promise<Cloud> {
   const identityUrl = url('keystone');
   const clouds = {
     stateDir: known.state,
+    ranBefore,
     identityUrl,
     imageUrl: url('glance'),
     objectStoreUrl: url('swift-proxy'),

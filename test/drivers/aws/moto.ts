@@ -11,6 +11,8 @@ export interface Gate {
   puts: Map<number, number>;
   /** RegisterImage requests as they were sent. */
   registered: URLSearchParams[];
+  /** Parents of snapshots, which moto forgets. */
+  parents: Map<string, string>;
   /** Checksums that did not fit their block or their snapshot. */
   wrong: string[];
   /** Answers a request itself when it returns one. */
@@ -57,6 +59,7 @@ export async function startGate(moto: string): Promise<Gate> {
     url: '',
     puts: new Map(),
     registered: [],
+    parents: new Map(),
     wrong: [],
     fault: () => undefined,
     close: async () => {},
@@ -125,6 +128,11 @@ export async function startGate(moto: string): Promise<Gate> {
       const told = Buffer.from(await answer.arrayBuffer());
       // moto tells blocks of 512 bytes.
       const isStart = request.method === 'POST' && pathname === '/snapshots' && answer.ok;
+      if (isStart) {
+        const { ParentSnapshotId } = JSON.parse(body.toString()) as { ParentSnapshotId?: string };
+        const { SnapshotId } = JSON.parse(told.toString()) as { SnapshotId: string };
+        if (ParentSnapshotId !== undefined) gate.parents.set(SnapshotId, ParentSnapshotId);
+      }
       const shown = isStart
         ? Buffer.from(JSON.stringify({ ...JSON.parse(told.toString()), BlockSize: 524_288 }))
         : told;
