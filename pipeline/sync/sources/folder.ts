@@ -11,6 +11,7 @@ import type { FetchedSyncImage, SyncContext, SyncImage, SyncSource } from '../..
 import { parsedJson, printable } from '../../../core/text.ts';
 import { inspectImageFile } from '../../../tools/image-format/index.ts';
 import { parseContract } from '../../contract/image.ts';
+import { matches } from '../rules.ts';
 import { compareVersions } from '../versions.ts';
 import {
   type About,
@@ -23,7 +24,6 @@ import {
   plainImage,
 } from './about.ts';
 import { type DigestCache, type FileState, fileDigest, fileState, requireUnchanged } from './file-digest.ts';
-import { matches } from '../rules.ts';
 
 export type { DigestCache } from './file-digest.ts';
 
