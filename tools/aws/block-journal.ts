@@ -3,7 +3,7 @@
  * one block sent again, so nothing is flushed; a torn last line is left out.
  */
 import * as fs from 'node:fs/promises';
-import { FILE_MODE } from '../../core/files.ts';
+import { FILE_MODE, writeFileAtomic } from '../../core/files.ts';
 
 /** What the journal is about. */
 export interface SnapshotHead {
@@ -62,6 +62,16 @@ export async function readBlockJournal(file: string): Promise<SnapshotRecord | u
     (own === 'p' ? record.inherited : record.blocks).set(Number(index), digest);
   }
   return record;
+}
+
+/** Writes a whole record, in place of an older one. */
+export async function writeBlockRecord(file: string, record: SnapshotRecord): Promise<void> {
+  const { blocks, inherited, completed, ...head } = record;
+  const lines = [JSON.stringify(head)];
+  for (const [index, digest] of inherited) lines.push(`p${index} ${digest}`);
+  for (const [index, digest] of blocks) lines.push(`${index} ${digest}`);
+  if (completed) lines.push('{"completed":true}');
+  await writeFileAtomic(file, `${lines.join('\n')}\n`);
 }
 
 function parse(line: string): Record<string, unknown> | undefined {

@@ -12,6 +12,8 @@ export interface AwsPlace {
   profile?: string | undefined;
   /** Other addresses of the services. */
   endpoints: { ebs?: string | undefined; ec2?: string | undefined };
+  /** Told of every request that is sent, repeated ones as well. */
+  onRequest?: (() => void) | undefined;
 }
 
 /** Requests for one answer: the SDK repeats what is temporary, after pauses that grow to 20 seconds. */
@@ -38,14 +40,29 @@ function settings({ region, profile }: AwsPlace, endpoint: string | undefined, s
   };
 }
 
+/** Behind the SDK's own repetition, so that each try counts. */
+function counted<Client extends EC2Client | EBSClient>(client: Client, { onRequest }: AwsPlace): Client {
+  if (onRequest !== undefined) {
+    // biome-ignore lint/suspicious/noExplicitAny: the stack of each client has types of its own for the same thing
+    (client.middlewareStack as any).add(
+      (next: (args: unknown) => Promise<unknown>) => (args: unknown) => {
+        onRequest();
+        return next(args);
+      },
+      { step: 'deserialize', priority: 'low', name: 'countRequests' },
+    );
+  }
+  return client;
+}
+
 /** EC2; loaded only when it is needed. Destroy it. */
 export async function ec2Client(place: AwsPlace): Promise<EC2Client> {
   const { EC2Client } = await import('@aws-sdk/client-ec2');
-  return new EC2Client(settings(place, place.endpoints.ec2, 16));
+  return counted(new EC2Client(settings(place, place.endpoints.ec2, 16)), place);
 }
 
 /** EBS direct, with as many sockets as requests are under way. Destroy it. */
 export async function ebsClient(place: AwsPlace, sockets: number): Promise<EBSClient> {
   const { EBSClient } = await import('@aws-sdk/client-ebs');
-  return new EBSClient(settings(place, place.endpoints.ebs, sockets));
+  return counted(new EBSClient(settings(place, place.endpoints.ebs, sockets)), place);
 }

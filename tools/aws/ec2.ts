@@ -49,6 +49,14 @@ export class Ec2 {
     }
   }
 
+  /** Any further request. */
+  request<T>(
+    what: string,
+    send: (sdk: typeof Sdk, client: Sdk.EC2Client, options: { abortSignal: AbortSignal }) => Promise<T>,
+  ): Promise<T> {
+    return this.#ask(what, (options) => send(this.#sdk, this.#client, options));
+  }
+
   /** Own images that carry a tag. */
   async images(tag: string, value: string): Promise<Sdk.Image[]> {
     const { Images = [] } = await this.#ask('EC2 lists images', (options) =>
@@ -239,6 +247,6 @@ export class Ec2 {
 }
 
 /** Filters take `*` and `?` as wild cards (API_DescribeImages). */
-function escapeFilter(value: string): string {
+export function escapeFilter(value: string): string {
   return value.replace(/[*?\\]/g, '\\$&');
 }

@@ -10,7 +10,7 @@ const NO_LOGIN =
 const NOT_ALLOWED = /UnauthorizedOperation|AccessDenied|OptInRequired|Blocked/;
 const QUOTA = /LimitExceeded|Quota|InsufficientCapacity/;
 const THROTTLED = /Throttl|TooManyRequests|SlowDown|RequestLimitExceeded/;
-const CONFLICT = /Duplicate|ConflictException|AlreadyExists/;
+const CONFLICT = /Duplicate|ConflictException|AlreadyExists|IdempotentParameterMismatch/;
 
 /** The parts of an SDK error that are looked at. */
 interface SdkError {

@@ -35,6 +35,16 @@ export interface SnapshotInput {
   /** An earlier snapshot of ours whose blocks are known; only what differs is sent. */
   parent?: SnapshotRecord | undefined;
   kmsKeyArn?: string | undefined;
+  /** Numbers of the blocks that may hold something, ascending; taken from the holes of the file when absent. */
+  blocks?: readonly number[] | undefined;
+  /** Fills a buffer with a block, in place of reading the file. */
+  read?: ((index: number, buffer: Buffer) => Promise<void>) | undefined;
+  /** Waits until so many bytes may be sent. */
+  beforeSend?: ((bytes: number) => Promise<void>) | undefined;
+  /** Told once the snapshot is there, before its first block. */
+  begun?: ((snapshot: string) => Promise<void>) | undefined;
+  /** The client token is a lock: another snapshot of it is an error (CLOUD_CONFLICT), not a reason to take another token. */
+  tokenIsLock?: boolean | undefined;
   signal: AbortSignal;
   log: Log;
   onBytes: (doneBytes: number, totalBytes: number) => void;
@@ -122,6 +132,7 @@ class Upload {
   async run(known: SnapshotRecord | undefined): Promise<PutSnapshot> {
     const { journal: file, parent } = this.#input;
     const { snapshot } = known ?? (await this.#start());
+    await this.#input.begun?.(snapshot);
     const acknowledged = new Map(known?.blocks);
     const journal =
       known === undefined
@@ -170,7 +181,8 @@ class Upload {
     const what = 'EBS begins a snapshot';
     const answer = await this.#ask(what, begin(clientToken)).catch((error: unknown) => {
       // The token belongs to a snapshot whose journal is lost, or that was asked for otherwise.
-      if (!/ConflictException|IdempotentParameterMismatch/.test(awsErrorName(error))) throw error;
+      const isTaken = /ConflictException|IdempotentParameterMismatch/.test(awsErrorName(error));
+      if (!isTaken || this.#input.tokenIsLock === true) throw error;
       return this.#ask(what, begin(randomUUID()));
     });
     const { SnapshotId, BlockSize } = answer;
@@ -182,7 +194,7 @@ class Upload {
 
   async #send(snapshot: string, acknowledged: Map<number, string>, journal: BlockJournal): Promise<void> {
     const { file, signal, onBytes } = this.#input;
-    const blocks = await dataBlocks(this.#input);
+    const blocks = this.#input.blocks ?? (await dataBlocks(this.#input));
     const here = new Set(blocks);
     // What the parent holds and this disk does not must be written as zeros, or it would show through.
     const cleared = [...this.#before].flatMap(([index, digest]) =>
@@ -228,8 +240,11 @@ class Upload {
     acknowledged: Map<number, string>,
     journal: BlockJournal,
   ): Promise<void> {
-    const { bytesRead } = await handle.read(buffer, 0, EBS_BLOCK_BYTES, index * EBS_BLOCK_BYTES);
-    buffer.fill(0, bytesRead);
+    if (this.#input.read !== undefined) await this.#input.read(index, buffer);
+    else {
+      const { bytesRead } = await handle.read(buffer, 0, EBS_BLOCK_BYTES, index * EBS_BLOCK_BYTES);
+      buffer.fill(0, bytesRead);
+    }
     const before = this.#before.get(index);
     if (before === undefined && buffer.equals(ZERO)) return;
     const digest = digestOf(buffer);
@@ -239,6 +254,7 @@ class Upload {
       throw new PortError('SOURCE_CHANGED', 'the image changed since its upload began');
     }
     if (before === digest) return;
+    await this.#input.beforeSend?.(EBS_BLOCK_BYTES);
     const { PutSnapshotBlockCommand } = await import('@aws-sdk/client-ebs');
     await this.#ask(`EBS takes block ${index}`, () =>
       this.#client.send(

@@ -3,6 +3,7 @@
 import { createHash } from 'node:crypto';
 import * as http from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { Ec2Gaps, type GateAnswer } from './ec2-gaps.ts';
 
 /** A gate before moto that counts, checks and breaks requests. */
 export interface Gate {
@@ -21,6 +22,7 @@ export interface Gate {
     path: string;
     puts: number;
   }) => { status: number; type: string } | undefined;
+  gaps: Ec2Gaps;
   close(): Promise<void>;
 }
 
@@ -62,6 +64,7 @@ export async function startGate(moto: string): Promise<Gate> {
     parents: new Map(),
     wrong: [],
     fault: () => undefined,
+    gaps: new Ec2Gaps(),
     close: async () => {},
   };
   const server = http.createServer(async (request, response) => {
@@ -112,11 +115,27 @@ export async function startGate(moto: string): Promise<Gate> {
         'transfer-encoding': ____,
         ...headers
       } = request.headers as Record<string, string>;
-      const answer = await fetch(new URL(pathname + search, moto), {
-        method: request.method ?? 'GET',
-        headers,
-        ...(body.length === 0 ? {} : { body }),
-      });
+      const ask = (content: Buffer | string) =>
+        fetch(new URL(pathname + search, moto), {
+          method: request.method ?? 'GET',
+          headers,
+          ...(content.length === 0 ? {} : { body: content }),
+        });
+      const say = ({ status, headers: told, body: text }: GateAnswer) => {
+        response.writeHead(status, told);
+        response.end(text);
+      };
+      const refused = gate.gaps.before(asked);
+      if (refused !== undefined) return say(refused);
+      if (request.method === 'POST' && pathname === '/snapshots') {
+        // moto tells blocks of 512 bytes.
+        const begin = async () =>
+          JSON.stringify({ ...JSON.parse(await (await ask(body)).text()), BlockSize: 524_288 });
+        return say(await gate.gaps.start(body.toString(), begin));
+      }
+      const answer = await ask(body);
+      if (request.method === 'POST' && pathname.startsWith('/snapshots/completion/') && answer.ok)
+        gate.gaps.completed(pathname.split('/').at(-1) ?? '');
       response.writeHead(
         answer.status,
         Object.fromEntries(
@@ -126,18 +145,13 @@ export async function startGate(moto: string): Promise<Gate> {
         ),
       );
       const told = Buffer.from(await answer.arrayBuffer());
-      // moto tells blocks of 512 bytes.
-      const isStart = request.method === 'POST' && pathname === '/snapshots' && answer.ok;
-      if (isStart) {
-        const { ParentSnapshotId } = JSON.parse(body.toString()) as { ParentSnapshotId?: string };
-        const { SnapshotId } = JSON.parse(told.toString()) as { SnapshotId: string };
-        if (ParentSnapshotId !== undefined) gate.parents.set(SnapshotId, ParentSnapshotId);
+      if (!asked.has('Action')) {
+        response.end(told);
+        return;
       }
-      const shown = isStart
-        ? Buffer.from(JSON.stringify({ ...JSON.parse(told.toString()), BlockSize: 524_288 }))
-        : told;
+      const shown = await gate.gaps.after(asked, told.toString(), (further) => ask(further.toString()));
       response.end(
-        asked.get('Action') === 'DescribeImages' ? withRegistered(told.toString(), gate.registered) : shown,
+        asked.get('Action') === 'DescribeImages' ? withRegistered(shown, gate.registered) : shown,
       );
     } catch (error) {
       response.destroy(error as Error);
