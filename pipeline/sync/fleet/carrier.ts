@@ -1,22 +1,22 @@
 /** Carries the tasks of a run by the queue: workers on any host do them, this process waits. */
 import { randomUUID } from 'node:crypto';
-import PQueue from 'p-queue';
+import * as os from 'node:os';
 import { PortError } from '../../../core/errors.ts';
 import { pause } from '../../../core/pause.ts';
 import type { SyncContext } from '../../../core/sync/types.ts';
 import type { SyncFile, SyncTask, TaskCarrier, TaskResult } from '../perform-types.ts';
+import { Enlistment, type Tell, type Wish } from './enlist.ts';
 import {
   type ImageData,
   type ImageOutput,
   isSameTask,
-  laneGroup,
   PARTS,
   type RunData,
   taskKey,
   withoutResult,
 } from './jobs.ts';
-import { type Queue, RETURNS } from './queue.ts';
-import { type EndedJob, endedOf, endedSince, heldJobs, jobsOf } from './table.ts';
+import { Queue } from './queue.ts';
+import { type EndedJob, endedOf, endedSince, jobsOf } from './table.ts';
 
 /** How a run uses the queue. */
 export interface CarrierOptions extends Pick<SyncContext, 'signal' | 'log' | 'warn'> {
@@ -30,35 +30,35 @@ export interface CarrierOptions extends Pick<SyncContext, 'signal' | 'log' | 'wa
   whenInterrupted?: 'cancel' | 'leave';
 }
 
-/** Jobs of one INSERT. */
-const BATCH = 500;
-/** Statements beside each other; the queue's own connections are few. */
-const BESIDE = 3;
 /** All jobs are asked for by id so often, should one ever slip through the cheaper question. */
 const SURE_SECONDS = 60;
 /** A server that cannot be asked for so long is lost for this run. */
 const LOST_SECONDS = 600;
-/** A task whose jobs keep vanishing is not submitted for ever. */
-const MOST_SUBMITS = 5;
-
-interface Entry {
-  task: SyncTask;
-  data: ImageData;
-  submits: number;
-}
-
 /** What carries tasks by the queue. */
 export class PgCarrier implements TaskCarrier {
   readonly #options: CarrierOptions;
   readonly #runId = randomUUID();
-  /** Tasks by the job they wait for; two tasks may wait for one job. */
-  readonly #waiting = new Map<string, Entry[]>();
-  /** Jobs this run submitted or took over. */
-  readonly #own = new Set<string>();
+  readonly #jobs: Enlistment;
   readonly #results: TaskResult[] = [];
 
   constructor(options: CarrierOptions) {
     this.#options = options;
+    this.#jobs = new Enlistment(options);
+  }
+
+  /** One with a queue of its own, which it closes when its run ends. Throws USAGE, QUEUE. */
+  static async open(options: Omit<CarrierOptions, 'queue'> & { url: string }): Promise<TaskCarrier> {
+    const queue = await Queue.open(options.url, { log: options.log, name: os.hostname(), role: 'run' });
+    const carrier = new PgCarrier({ ...options, queue });
+    return {
+      run: async (tasks, onResult) => {
+        try {
+          return await carrier.run(tasks, onResult);
+        } finally {
+          await queue.close();
+        }
+      },
+    };
   }
 
   /**
@@ -71,7 +71,7 @@ export class PgCarrier implements TaskCarrier {
   ): Promise<TaskResult[]> {
     const { queue, signal, file } = this.#options;
     const { sync } = file.config;
-    const entries = tasks.map((task): Entry => {
+    const wishes = tasks.map((task): Wish => {
       const data: ImageData = {
         schema: 'port-image/queue-image/1',
         runId: this.#runId,
@@ -83,14 +83,14 @@ export class PgCarrier implements TaskCarrier {
       };
       return { task, data, submits: 0 };
     });
-    const tell = (entry: Entry, result: TaskResult): void => {
+    const tell: Tell = (wish, result) => {
       this.#results.push(result);
-      onResult(entry.task, result);
+      onResult(wish.task, result);
     };
     try {
       await this.#announce();
-      await this.#forgetDeadLetters(entries);
-      await this.#submit(entries, tell);
+      await this.#forgetDeadLetters(wishes);
+      await this.#jobs.submit(wishes, tell);
       void this.#warnWithoutWorkers();
       await this.#wait(tell);
     } catch (error) {
@@ -99,12 +99,12 @@ export class PgCarrier implements TaskCarrier {
         throw new PortError('INTERRUPTED', 'interrupted', { cause: error });
       }
       const told = queue.error(error);
-      const open = new Set([...this.#waiting.values()].flat());
-      if (this.#results.length === 0 && open.size === 0) for (const entry of entries) open.add(entry);
-      for (const entry of open)
+      const open = new Set([...this.#jobs.waiting.values()].flat());
+      if (this.#results.length === 0 && open.size === 0) for (const wish of wishes) open.add(wish);
+      for (const wish of open)
         tell(
-          entry,
-          withoutResult(entry.task, 'failed', {
+          wish,
+          withoutResult(wish.task, 'failed', {
             code: told.code,
             message: told.message,
             hint: 'workers may go on without this run; run it again and it finds what they did',
@@ -132,9 +132,9 @@ export class PgCarrier implements TaskCarrier {
   }
 
   /** A dead letter of what is tried again now says nothing any more. */
-  async #forgetDeadLetters(entries: readonly Entry[]): Promise<void> {
+  async #forgetDeadLetters(wishes: readonly Wish[]): Promise<void> {
     const { queue, file } = this.#options;
-    const keys = new Set(entries.map(({ task }) => taskKey(file.config.sync, task)));
+    const keys = new Set(wishes.map(({ task }) => taskKey(file.config.sync, task)));
     const dead = await queue.boss.findJobs(PARTS.deadImage, {
       data: { sync: file.config.sync },
       limit: 100_000,
@@ -143,91 +143,16 @@ export class PgCarrier implements TaskCarrier {
     if (ids.length > 0) await queue.boss.deleteJob(PARTS.deadImage, ids);
   }
 
-  async #submit(entries: readonly Entry[], tell: (entry: Entry, result: TaskResult) => void): Promise<void> {
-    for (let at = 0; at < entries.length; at += BATCH) {
-      if (this.#options.signal.aborted) throw new PortError('INTERRUPTED', 'interrupted');
-      await this.#submitBatch(entries.slice(at, at + BATCH), tell);
-    }
-  }
-
-  async #submitBatch(
-    entries: readonly Entry[],
-    tell: (entry: Entry, result: TaskResult) => void,
-  ): Promise<void> {
-    const { queue, file, priority = 0 } = this.#options;
-    const { targets, sync } = file.config;
-    let open = new Map(entries.map((entry) => [taskKey(sync, entry.task), entry]));
-    const twins = entries.filter((entry) => open.get(taskKey(sync, entry.task)) !== entry);
-    for (; open.size > 0; ) {
-      for (const [key, entry] of open) {
-        if (entry.submits++ < MOST_SUBMITS) continue;
-        open.delete(key);
-        tell(
-          entry,
-          withoutResult(entry.task, 'failed', { code: 'QUEUE', message: 'its jobs keep vanishing' }),
-        );
-      }
-      const jobs = [...open].map(([key, { task, data }]) => ({
-        id: randomUUID(),
-        data,
-        priority,
-        singletonKey: key,
-        group: laneGroup(sync, task.action.target, targets[task.action.target]?.lanes ?? 1),
-        retryLimit: data.attempts - 1 + RETURNS,
-      }));
-      const made = new Set(await queue.boss.insert(PARTS.image, jobs, { returnId: true }));
-      for (const { id, singletonKey } of jobs) {
-        if (!made.has(id)) continue;
-        this.#own.add(id);
-        this.#await(id, open.get(singletonKey));
-        open.delete(singletonKey);
-      }
-      if (open.size > 0) open = await this.#join(open);
-    }
-    if (twins.length > 0) await this.#submitBatch(twins, tell);
-  }
-
-  /** Waits for jobs that are there already; returns the tasks whose jobs ended meanwhile. */
-  async #join(open: Map<string, Entry>): Promise<Map<string, Entry>> {
-    const { queue, priority = 0 } = this.#options;
-    const held = await heldJobs(queue.boss, PARTS.image, [...open.keys()]);
-    const rest = new Map(open);
-    const lanes = new PQueue({ concurrency: BESIDE });
-    await lanes.addAll(
-      held.map(({ id, key, state, retryCount }) => async () => {
-        const entry = open.get(key);
-        if (entry === undefined) return;
-        rest.delete(key);
-        if (state !== 'active') {
-          // what it went through for the run before does not count
-          const data: ImageData = { ...entry.data, returns: retryCount };
-          const retryLimit = retryCount + data.attempts - 1 + RETURNS;
-          const { updated } = await queue.boss.update(PARTS.image, data, { id, priority, retryLimit });
-          if (updated > 0) this.#own.add(id);
-        }
-        this.#await(id, entry);
-      }),
-    );
-    return rest;
-  }
-
-  #await(id: string, entry: Entry | undefined): void {
-    if (entry === undefined) return;
-    const known = this.#waiting.get(id);
-    if (known === undefined) this.#waiting.set(id, [entry]);
-    else known.push(entry);
-  }
-
-  async #wait(tell: (entry: Entry, result: TaskResult) => void): Promise<void> {
+  async #wait(tell: Tell): Promise<void> {
     const { queue, signal, log } = this.#options;
     let since = '';
     let sureAt = 0;
     let answeredAt = performance.now();
-    while (this.#waiting.size > 0) {
+    while (this.#jobs.waiting.size > 0) {
       try {
         const isSure = performance.now() >= sureAt;
         const { jobs, now } = await endedSince(queue.boss, PARTS.image, since);
-        const ids = [...this.#waiting.keys()];
+        const ids = [...this.#jobs.waiting.keys()];
         const ended = isSure ? await endedOf(queue.boss, PARTS.image, ids) : jobs;
         if (isSure) {
           sureAt = performance.now() + SURE_SECONDS * 1000;
@@ -242,47 +167,44 @@ export class PgCarrier implements TaskCarrier {
           throw told;
         log.debug('queue does not answer', { error: told.message });
       }
-      if (this.#waiting.size > 0) await pause(queue.times.pollSeconds * 1000, signal);
+      if (this.#jobs.waiting.size > 0) await pause(queue.times.pollSeconds * 1000, signal);
     }
   }
 
   /** A job somebody deleted never ends: it is submitted again. */
-  async #findVanished(
-    ids: readonly string[],
-    tell: (entry: Entry, result: TaskResult) => void,
-  ): Promise<void> {
+  async #findVanished(ids: readonly string[], tell: Tell): Promise<void> {
     const known = new Set((await jobsOf(this.#options.queue.boss, PARTS.image, ids)).map(({ id }) => id));
-    const again: Entry[] = [];
+    const again: Wish[] = [];
     for (const id of ids) {
       if (known.has(id)) continue;
-      again.push(...(this.#waiting.get(id) ?? []));
-      this.#waiting.delete(id);
+      again.push(...(this.#jobs.waiting.get(id) ?? []));
+      this.#jobs.waiting.delete(id);
     }
-    if (again.length > 0) await this.#submit(again, tell);
+    if (again.length > 0) await this.#jobs.submit(again, tell);
   }
 
-  async #take(ended: readonly EndedJob[], tell: (entry: Entry, result: TaskResult) => void): Promise<void> {
-    const again: Entry[] = [];
+  async #take(ended: readonly EndedJob[], tell: Tell): Promise<void> {
+    const again: Wish[] = [];
     for (const job of ended) {
-      const entries = this.#waiting.get(job.id);
-      if (entries === undefined) continue;
-      this.#waiting.delete(job.id);
+      const wishes = this.#jobs.waiting.get(job.id);
+      if (wishes === undefined) continue;
+      this.#jobs.waiting.delete(job.id);
       const did = (job.data as Partial<ImageData> | null)?.task;
-      for (const entry of entries) {
+      for (const wish of wishes) {
         const isOurs = job.runId === this.#runId;
         // Another run's job of the same key: what it did counts when it is what we want.
-        if (!isOurs && (job.state === 'cancelled' || did === undefined || !isSameTask(did, entry.task)))
-          again.push(entry);
-        else tell(entry, resultOf(job, entry.task));
+        if (!isOurs && (job.state === 'cancelled' || did === undefined || !isSameTask(did, wish.task)))
+          again.push(wish);
+        else tell(wish, resultOf(job, wish.task));
       }
     }
-    if (again.length > 0) await this.#submit(again, tell);
+    if (again.length > 0) await this.#jobs.submit(again, tell);
   }
 
   async #warnWithoutWorkers(): Promise<void> {
     const { queue, warn } = this.#options;
     const has = await queue.hasWorkers('image').catch(() => true);
-    if (!has && this.#waiting.size > 0)
+    if (!has && this.#jobs.waiting.size > 0)
       warn('no worker is connected to the queue; the images wait until one is started (port-image worker)');
   }
 
@@ -291,7 +213,7 @@ export class PgCarrier implements TaskCarrier {
     const { queue, log, whenInterrupted = 'cancel' } = this.#options;
     if (whenInterrupted === 'leave') return;
     try {
-      const jobs = await jobsOf(queue.boss, PARTS.image, [...this.#own]);
+      const jobs = await jobsOf(queue.boss, PARTS.image, [...this.#jobs.own]);
       const ids = jobs
         .filter(({ state, runId }) => runId === this.#runId && (state === 'created' || state === 'retry'))
         .map(({ id }) => id);

@@ -17,7 +17,7 @@ import {
   withoutResult,
 } from './jobs.ts';
 import type { Queue } from './queue.ts';
-import { takenBefore } from './table.ts';
+import { handBack, isTooMuch, type Taken, untilQueueAnswers } from './taken.ts';
 
 /** What a task is done with. */
 export interface FleetContext extends SyncContext {
@@ -51,9 +51,6 @@ const LANE_SURE_MS = 2_000;
 const SYNC_LANES = 2;
 /** Files of runs kept read. */
 const FILES = 32;
-/** A result is kept while the server is away, should it come back. */
-const STORE_TRIES = 20;
-const STORE_PAUSE_MS = 3_000;
 
 /** Works until the signal fires; resolves when nothing runs any more. Throws QUEUE when the queue cannot be used at all. */
 export async function runWorker(options: WorkerOptions): Promise<void> {
@@ -65,12 +62,6 @@ export async function runWorker(options: WorkerOptions): Promise<void> {
   });
   await worker.drain();
 }
-
-/** A job as it was taken; `retryCount` names the attempt. */
-type Taken = Pick<
-  JobWithMetadata<unknown>,
-  'id' | 'name' | 'data' | 'retryCount' | 'retryLimit' | 'groupTier' | 'signal'
->;
 
 class Worker {
   readonly #options: WorkerOptions;
@@ -144,7 +135,7 @@ class Worker {
   }
 
   async #image(job: Taken): Promise<JobResult> {
-    const { name, perform, onJob, log } = this.#options;
+    const { queue, name, perform, onJob, log } = this.#options;
     const data = ImageData.safeParse(job.data);
     // An older or newer program made it; another worker may understand it.
     if (!data.success) return { id: job.id, status: 'failed', output: { message: 'unknown form of job' } };
@@ -152,11 +143,11 @@ class Worker {
     const title = printable(
       `${task.action.verb} ${task.action.series} ${task.action.version} in ${task.action.target}`,
     );
-    if (await this.#isTooMuch(job)) return this.#handBack(job, `${title}: no lane free`, true);
+    if (await isTooMuch(queue, job)) return this.#handBack(job, `${title}: no lane free`, true);
     const tooMuch = new AbortController();
     const ctx = this.#context(job, run, tooMuch.signal);
     const sure = setTimeout(() => {
-      void this.#isTooMuch(job).then((is) => is && tooMuch.abort());
+      void isTooMuch(queue, job).then((is) => is && tooMuch.abort());
     }, LANE_SURE_MS);
     onJob?.(`${title}: begins`);
     let result: TaskResult;
@@ -180,23 +171,13 @@ class Worker {
     onJob?.(
       `${title}: ${outcome.result}${outcome.message === undefined ? '' : `, ${printable(outcome.message)}`}`,
     );
-    await this.#untilQueueAnswers();
+    await untilQueueAnswers(queue, this.#stop.signal);
     if (outcome.result !== 'failed') return { id: job.id, status: 'completed', output };
     return { id: job.id, status: temporary && attempt < attempts ? 'failed' : 'deadletter', output };
   }
 
-  /**
-   * pg-boss counts the lanes of a target when a job is taken, and workers that take one in the same instant do not see each other.
-   * Who came last gives it back.
-   */
-  async #isTooMuch({ id, groupTier }: Taken): Promise<boolean> {
-    const lanes = LANE_TIERS[groupTier ?? ''] ?? 1;
-    const before = await takenBefore(this.#options.queue.boss, PARTS.image, id).catch(() => 0);
-    return before >= lanes;
-  }
-
   async #sync(job: Taken, performSync: NonNullable<WorkerOptions['performSync']>): Promise<JobResult> {
-    const { name, parse, onJob } = this.#options;
+    const { queue, name, parse, onJob } = this.#options;
     const data = SyncData.safeParse(job.data);
     if (!data.success) return { id: job.id, status: 'failed', output: { message: 'unknown form of job' } };
     const ctx = this.#context(job, job.id);
@@ -207,14 +188,14 @@ class Worker {
       if (ctx.signal.aborted) return await this.#handBack(job, title);
       const output: SyncOutput = { host: name, report };
       onJob?.(`${title}: ended with status ${report.exitStatus}`);
-      await this.#untilQueueAnswers();
+      await untilQueueAnswers(queue, this.#stop.signal);
       return { id: job.id, status: 'completed', output };
     } catch (error) {
       if (ctx.signal.aborted) return this.#handBack(job, title);
       const { code, message, hint, temporary } = asPortError(error);
       const output: SyncOutput = { host: name, error: { code, message, hint } };
       onJob?.(`${title}: failed, ${printable(message)}`);
-      await this.#untilQueueAnswers();
+      await untilQueueAnswers(queue, this.#stop.signal);
       return { id: job.id, status: temporary ? 'failed' : 'deadletter', output };
     }
   }
@@ -239,46 +220,10 @@ class Worker {
     return file;
   }
 
-  /** pg-boss settles a job once; with the server away for a moment the work would be done again elsewhere. */
-  async #untilQueueAnswers(): Promise<void> {
-    for (let tried = 0; tried < STORE_TRIES; tried++) {
-      try {
-        await this.#options.queue.boss.getDb().executeSql('SELECT 1');
-        return;
-      } catch {
-        await pause(STORE_PAUSE_MS, this.#stop.signal).catch(() => {});
-      }
-    }
-  }
-
-  /**
-   * Gives the job to whoever is free, without the pause of a failure (a short one where lanes were the reason), and it does not
-   * count as an attempt. A job that is not ours any more is left alone.
-   */
   async #handBack(job: Taken, title: string, isLater = false): Promise<JobResult> {
     const { queue, name, log, onJob } = this.#options;
-    const output = { host: name, message: 'the worker was stopped' };
-    try {
-      const { id, retryCount, retryLimit } = job;
-      const { affected } = (await queue.boss.fail(job.name, { id, retryCount }, output)) as { affected?: number };
-      if (affected === 0) return { id, status: 'failed', output };
-      const data = job.data as ImageData | SyncData;
-      await queue.boss.update(
-        job.name,
-        { ...data, returns: data.returns + 1 },
-        {
-          id,
-          retryLimit: retryLimit + 1,
-          startAfter: isLater ? Math.ceil(queue.times.pollSeconds * (1 + Math.random())) : new Date(0),
-        },
-      );
-      onJob?.(`${title}: handed back`);
-    } catch (error) {
-      log.warn('a job could not be handed back; it is found by its heartbeat', {
-        error: queue.error(error).message,
-      });
-    }
-    return { id: job.id, status: 'failed', output };
+    onJob?.(`${title}: handed back`);
+    return handBack(queue, job, { isLater, name, log });
   }
 
   /** Takes no more jobs, lets what runs finish for a moment, then hands it back. */
