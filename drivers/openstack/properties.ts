@@ -100,6 +100,14 @@ export function isManaged(key: string): boolean {
   return key.startsWith(OWN) || Object.hasOwn(LEGAL, key) || FURTHER.includes(key);
 }
 
+/** Whether a property says something about the image itself that holds in every cloud: what a copy is given too. */
+export function isPortable(key: string): boolean {
+  return Object.hasOwn(LEGAL, key) || key === 'os_distro' || key === 'os_version' || /^hw_[a-z0-9_]{1,60}$/.test(key);
+}
+
+/** Ids of data sets in one property; longer lists are left out (a value of more than 255 characters is refused by some clients). */
+const DATA_CHARS = 255;
+
 /** What the properties are made of. */
 export interface PropertyInput {
   facts: Pick<Facts, 'os' | 'firmware' | 'packages'>;
@@ -150,6 +158,7 @@ export function imageProperties(input: PropertyInput): ImageProperties {
           : 'optional',
   };
   const properties: Record<string, string> = {};
+  const data = contract.data.map((set) => set.id).join(',');
   for (const [key, value] of Object.entries(found)) {
     if (value !== undefined && (LEGAL[key]?.includes(value) ?? true)) properties[key] = value;
   }
@@ -162,6 +171,7 @@ export function imageProperties(input: PropertyInput): ImageProperties {
       port_image_contract: input.contractSha256,
       port_image_verified: input.verified === true ? 'yes' : 'no',
       port_image_job: input.jobId,
+      ...(data === '' || data.length > DATA_CHARS ? {} : { port_image_data: data }),
     },
     minDisk: Math.max(1, Math.ceil(input.virtualBytes / GIB)),
     minRam: contract.needs.minRamMiB,

@@ -8,6 +8,7 @@ import { openAzureTarget } from '../../drivers/azure/sync/target.ts';
 import { openGlanceSource } from '../../drivers/openstack/sync/source.ts';
 import { openOpenstackTarget } from '../../drivers/openstack/sync/target.ts';
 import type { SyncFile } from './perform-types.ts';
+import { matches } from './rules.ts';
 import { type DigestCache, openFolderSource } from './sources/folder.ts';
 import { openJobSource } from './sources/job.ts';
 import { openServersSource } from './sources/servers.ts';
@@ -81,7 +82,7 @@ export class Places {
   async #openSource(name: string, config: SourceConfig): Promise<SyncSource> {
     const { digests, signal } = this.#options;
     const base = path.dirname(this.#file.path);
-    if ('glance' in config) return openGlanceSource(name, config, { signal });
+    if ('glance' in config) return openGlanceSource(name, config, { signal, matches });
     if ('job' in config) return openJobSource(name, config, { base, digests });
     if ('folder' in config) return openFolderSource(name, config, { base, digests });
     return openServersSource(name, config, { base, digests });

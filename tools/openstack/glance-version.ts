@@ -14,11 +14,20 @@ export interface GlanceService {
   version: string | undefined;
 }
 
+/** URL below which the catalog's image service is; its own may end with a version or not. Throws CLOUD_REFUSED without one. */
+function serviceBase(session: CloudSession): URL {
+  return new URL(session.endpoint('image').href.replace(/\/v[12](\.\d+)?\/$/, '/'));
+}
+
+/** URL of v2 by the catalog alone. Throws CLOUD_REFUSED without an image service. */
+export function glanceRoot(session: CloudSession): URL {
+  return new URL('v2/', serviceBase(session));
+}
+
 /** Finds the service and its version. Throws CLOUD_REFUSED without an image service, CLOUD without v2. */
 export async function findGlance(session: CloudSession, options: CallOptions): Promise<GlanceService> {
-  const endpoint = session.endpoint('image');
-  // The catalog's URL may end with a version or not; the list of versions is above it.
-  const base = new URL(endpoint.href.replace(/\/v[12](\.\d+)?\/$/, '/'));
+  // The list of versions is above v2.
+  const base = serviceBase(session);
   const answer = await withRetries(
     () =>
       session.http.request(base, {

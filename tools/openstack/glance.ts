@@ -18,7 +18,7 @@ import {
   TaskList,
   UsageInfo,
 } from './glance-types.ts';
-import { findGlance } from './glance-version.ts';
+import { findGlance, glanceRoot } from './glance-version.ts';
 import { HttpError, type HttpResponse } from './http.ts';
 import { withRetries } from './retry.ts';
 import type { CloudSession, SessionRequest } from './session.ts';
@@ -57,6 +57,11 @@ export class GlanceApi {
   static async open(session: CloudSession, options: CallOptions = {}): Promise<GlanceApi> {
     const { root, version } = await findGlance(session, options);
     return new GlanceApi(session, root, version);
+  }
+
+  /** The service where the catalog says it is, without asking for its versions. Throws CLOUD_REFUSED without an image service. */
+  static known(session: CloudSession): GlanceApi {
+    return new GlanceApi(session, glanceRoot(session), undefined);
   }
 
   /** A request to a path below v2. Throws as CloudSession.request. */

@@ -110,6 +110,7 @@ export interface HttpClientOptions {
 export class HttpClient {
   readonly #agent: Agent;
   readonly #stallMs: number;
+  #requests = 0;
 
   private constructor(agent: Agent, stallMs: number) {
     this.#agent = agent;
@@ -138,6 +139,11 @@ export class HttpClient {
       keepAliveTimeout: 4_000,
     });
     return new HttpClient(agent, stallMs);
+  }
+
+  /** Requests sent so far, repeated ones too. */
+  get requests(): number {
+    return this.#requests;
   }
 
   /** One attempt. Throws HttpError: CLOUD (temporary or not), CLOUD_LOGIN for 401, CLOUD_REFUSED for 403 and 413. */
@@ -169,6 +175,7 @@ export class HttpClient {
       Math.min(1000, this.#stallMs / 4),
     );
     let answer: Dispatcher.ResponseData;
+    this.#requests++;
     try {
       answer = await send(url, {
         dispatcher: this.#agent,
