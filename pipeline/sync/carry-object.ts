@@ -39,6 +39,7 @@ export interface CarryStores {
 export async function carryObject(wanted: WantedObject, stores: CarryStores): Promise<CarriedObject> {
   const { key, bytes, sha256 } = wanted;
   const { to, signal } = stores;
+  const wrong = new Set<string>();
   return withRetries(
     async () => {
       let told = 0;
@@ -48,7 +49,7 @@ export async function carryObject(wanted: WantedObject, stores: CarryStores): Pr
         told = count;
       };
       try {
-        const put = await to.put(key, checkedContent(wanted, stores, tell), { bytes, signal });
+        const put = await to.put(key, checkedContent(wanted, stores, tell, wrong), { bytes, signal });
         if (put.sha256 !== sha256 || put.bytes !== bytes)
           throw new PortError('STORE_MISMATCH', `${key}: ${to.url} took other bytes than were sent`, {
             temporary: true,
@@ -68,7 +69,12 @@ export async function carryObject(wanted: WantedObject, stores: CarryStores): Pr
  * Its bytes from the source. The last piece is held back until the digest of the whole is known: a store that was told the length
  * has no whole object before it.
  */
-function checkedContent(wanted: WantedObject, stores: CarryStores, tell: (bytes: number) => void): Content {
+function checkedContent(
+  wanted: WantedObject,
+  stores: CarryStores,
+  tell: (bytes: number) => void,
+  wrong: Set<string>,
+): Content {
   const { key, bytes, sha256, content } = wanted;
   const { from, signal } = stores;
   return async function* () {
@@ -86,7 +92,13 @@ function checkedContent(wanted: WantedObject, stores: CarryStores, tell: (bytes:
     }
     if (length < bytes) throw await short(from, key, length, bytes);
     const digest = hash.digest('hex');
-    if (digest !== sha256) throw rotten(from, key, `has sha256 ${digest}, its manifest says ${sha256}`);
+    if (digest !== sha256) {
+      const what = `has sha256 ${digest}, its manifest says ${sha256}`;
+      // The same wrong bytes twice are what lies there; once, they may have become wrong on the way.
+      if (wrong.has(digest)) throw rotten(from, key, what);
+      wrong.add(digest);
+      throw new PortError('STORE_MISMATCH', `${key} of ${from.url} ${what}`, { temporary: true });
+    }
     if (held !== undefined) yield held;
   };
 }
