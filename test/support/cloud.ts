@@ -242,6 +242,10 @@ async function makeProject(
     },
     async limitImages(limits) {
       const serviceId = await admin.ensure('service', 'glance');
+      const asked = `/limits?service_id=${serviceId}&project_id=${projectId}`;
+      const known = await admin.call<{ limits: { id: string; resource_name: string }[] }>('GET', asked);
+      for (const { id, resource_name } of known.limits)
+        if (Object.hasOwn(limits, resource_name)) await admin.call('DELETE', `/limits/${id}`);
       await admin.call('POST', '/limits', {
         limits: Object.entries(limits).map(([name, limit]) => ({
           service_id: serviceId,

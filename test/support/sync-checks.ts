@@ -4,7 +4,7 @@ import * as fs from 'node:fs/promises';
 import * as path from 'node:path';
 import { promisify } from 'node:util';
 import type { TestProject } from './cloud.ts';
-import type { SyncCloud, SyncWorld } from './sync-world.ts';
+import { BUCKET, type SyncCloud, type SyncWorld } from './sync-world.ts';
 
 const run = promisify(execFile);
 const MIB = 2 ** 20;
@@ -206,4 +206,18 @@ export async function saveSnapshot(
   } finally {
     await handle.close();
   }
+}
+
+/** Starts an instance of an image, as a user of the account. */
+export async function runInstance(world: SyncWorld, imageId: string): Promise<void> {
+  await aws(world, 'ec2', 'run-instances', '--image-id', imageId, '--instance-type', 't3.micro');
+}
+
+/** Everything in the bucket of data sets. */
+export async function s3Objects(world: SyncWorld): Promise<{ name: string; bytes: number }[]> {
+  const told = await aws<{ Contents?: { Key: string; Size: number }[] }>(
+    world,
+    ...['s3api', 'list-objects-v2', '--bucket', BUCKET],
+  );
+  return (told.Contents ?? []).map(({ Key, Size }) => ({ name: Key, bytes: Size }));
 }

@@ -2,6 +2,7 @@
  * Where a sync plays: cloud A, from which images come, cloud B, S3 and EC2 (moto), Azure (Azurite, and a server of ours for what has
  * no emulator). Proxies before the targets count what passes, whatever the program says of itself.
  */
+import { spawn } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import * as os from 'node:os';
 import * as path from 'node:path';
@@ -12,7 +13,7 @@ import { type Gate, startGate } from '../drivers/aws/moto.ts';
 import { startMoto } from '../tools/ebs/moto.ts';
 import { type ArmServer, startArm } from './arm-server.ts';
 import { type Azurite, startAzurite } from './azurite.ts';
-import { type CliResult, runCli } from './cli.ts';
+import { type CliResult, ROOT, runCli } from './cli.ts';
 import { CLOUD_NAME, type Cloud, startCloud, type TestProject } from './cloud.ts';
 import { type FaultProxy, startFaultProxy } from './fault-proxy.ts';
 import { serviceProgram } from './services.ts';
@@ -65,17 +66,20 @@ export interface SyncWorld {
   /** Targets as sync.yaml has them. */
   targets: Record<TargetName, Record<string, unknown>>;
   /** Where data sets of A are, and where they go. */
-  stores: { a: string } & Record<'aws' | 'azure', string>;
+  stores: { a: string } & Record<TargetName, string>;
   /** Writes a sync file, JSON being YAML; its state folder is beside it. */
   write(name: string, config: Record<string, unknown>): string;
   /** Runs `port-image sync …`. */
   cli(args: readonly string[], options?: { signal?: AbortSignal; timeoutMs?: number }): Promise<CliResult>;
   /** One run of a file; throws when there is no report. */
   sync(file: string, ...args: string[]): Promise<SyncReport>;
+  /** Runs `port-image sync …` and kills it, and nothing that it started, after so long; says whether it was still at work. */
+  kill(args: readonly string[], afterMs: number): Promise<boolean>;
   close(): Promise<void>;
 }
 
-const BUCKET = 'nightly-data';
+/** Bucket of data sets, in moto. */
+export const BUCKET = 'nightly-data';
 
 /** Starts it. `names`: clouds of scripts/cloud; those that did not run before are stopped at the end. */
 export async function openSyncWorld(names: { a: string; b: string }): Promise<SyncWorld> {
@@ -148,6 +152,11 @@ async function open(
   await makeBucket(moto.url);
   const blobUrl = `${blobs.url}/${azurite.account}`;
   const armCalls = { before: 0 };
+  const stores = {
+    ...{ a: 'swift:data', b: 'swift:data' },
+    aws: `s3:${BUCKET}/sets?region=us-east-1&endpoint=${moto.url}`,
+    azure: `azure:${azurite.account}/sets?endpoint=${azurite.url}`,
+  };
   const cli: SyncWorld['cli'] = (args, options = {}) =>
     runCli(['sync', ...args], { env: { ...env }, cwd: dir, ...options });
   return {
@@ -174,11 +183,11 @@ async function open(
       },
     },
     targets: {
-      b: { platform: 'openstack', options: { cloud: 'B' } },
+      b: { platform: 'openstack', options: { cloud: 'B' }, store: stores.b },
       aws: {
         platform: 'aws',
         options: { region: 'eu-central-1', endpoints: { ebs: ec2.url, ec2: ec2.url } },
-        store: `s3:${BUCKET}/sets?region=us-east-1&endpoint=${moto.url}`,
+        store: stores.aws,
       },
       azure: {
         platform: 'azure',
@@ -189,14 +198,10 @@ async function open(
           endpoints: { management: arm.url, authority: arm.url, blob: blobUrl },
           caFile: arm.caFile,
         },
-        store: `azure:${azurite.account}/sets?endpoint=${azurite.url}`,
+        store: stores.azure,
       },
     },
-    stores: {
-      a: 'swift:data',
-      aws: `s3:${BUCKET}/sets?region=us-east-1&endpoint=${moto.url}`,
-      azure: `azure:${azurite.account}/sets?endpoint=${azurite.url}`,
-    },
+    stores,
     write(name, config) {
       const folder = path.join(dir, name);
       mkdirSync(folder, { recursive: true, mode: 0o700 });
@@ -213,6 +218,18 @@ async function open(
           `exit status ${result.exitCode}, in the report ${report.exitStatus}\n${result.stderr}`,
         );
       return report;
+    },
+    async kill(args, afterMs) {
+      const child = spawn(path.join(ROOT, 'scripts/port-image'), ['sync', ...args], {
+        env: { ...process.env, ...env },
+        cwd: dir,
+        stdio: 'ignore',
+      });
+      const ended = new Promise<boolean>((resolve, reject) =>
+        child.once('error', reject).once('exit', (_, signal) => resolve(signal === 'SIGKILL')),
+      );
+      const timer = setTimeout(() => child.kill('SIGKILL'), afterMs);
+      return ended.finally(() => clearTimeout(timer));
     },
     close,
   };
