@@ -6,14 +6,10 @@ import { formatBytes, formatSeconds } from '../../core/sizes.ts';
 import { sourceText } from '../../core/source.ts';
 import { printable } from '../../core/text.ts';
 import { type CaptureOutcome, captureInto } from '../../pipeline/capture.ts';
-import {
-  type CaptureFlags,
-  captureFlags,
-  captureOptions,
-  requireChecksumIsUsed,
-} from '../capture-request.ts';
+import { checkedFormat, type DiskFlags, diskUses } from '../../pipeline/request/build.ts';
+import { type CaptureFlags, captureOptions, requireChecksumIsUsed } from '../../pipeline/request/capture.ts';
+import { captureFlags } from '../capture-flags.ts';
 import { drawRun, out, outJson } from '../output.ts';
-import { checkedFormat, type DiskFlags, diskUses } from '../request.ts';
 import type { Interruption } from '../signals.ts';
 import { tableLines } from '../table.ts';
 

@@ -9,8 +9,8 @@ import { type OpenOptions, parseContract, readImageContract } from '../../pipeli
 import { type Match, matchContract, targetOf } from '../../pipeline/contract/match.ts';
 import { parseProvision } from '../../pipeline/contract/provision.ts';
 import { type ContractCheck, contractBroken, verifyContract } from '../../pipeline/contract/verify.ts';
+import { checkedFormat } from '../../pipeline/request/build.ts';
 import { drawRun, out, outJson } from '../output.ts';
-import { checkedFormat } from '../request.ts';
 import type { Interruption } from '../signals.ts';
 
 /** A contract is a few KiB; a larger JSON file is none. */

@@ -6,9 +6,9 @@ import { exists } from '../../core/files.ts';
 import { printable } from '../../core/text.ts';
 import { requireClouds } from '../../pipeline/cloud-check.ts';
 import { createJob, forgetJob, jobPaths } from '../../pipeline/job.ts';
-import { captureFlags } from '../capture-request.ts';
+import { buildRequest, type ConvertFlags } from '../../pipeline/request/build.ts';
+import { captureFlags } from '../capture-flags.ts';
 import { finishJob } from '../finish.ts';
-import { buildRequest, type ConvertFlags } from '../request.ts';
 import type { Interruption } from '../signals.ts';
 
 const collect = (value: string, before: string[] | false | undefined): string[] => [...(before || []), value];

@@ -7,10 +7,11 @@ import { Facts } from '../../core/facts.ts';
 import { printable } from '../../core/text.ts';
 import { runJob } from '../../pipeline/engine.ts';
 import { createJob } from '../../pipeline/job.ts';
+import { buildRequest } from '../../pipeline/request/build.ts';
+import type { CaptureFlags } from '../../pipeline/request/capture.ts';
 import { summarize } from '../../stages/inspect/summary.ts';
-import { type CaptureFlags, captureFlags } from '../capture-request.ts';
+import { captureFlags } from '../capture-flags.ts';
 import { drawRun, out, outJson } from '../output.ts';
-import { buildRequest } from '../request.ts';
 import type { Interruption } from '../signals.ts';
 
 const collect = (value: string, before: string[] | undefined): string[] => [...(before ?? []), value];

@@ -7,12 +7,12 @@ import { Provision } from '../../core/contract.ts';
 import { PortError } from '../../core/errors.ts';
 import { printable } from '../../core/text.ts';
 import { platformsNamed } from '../../drivers/registry.ts';
+import { checkedFormat } from '../../pipeline/request/build.ts';
 import { gate } from '../../stages/capture/index.ts';
 import { upstreamOf } from '../../stages/verify/relay-store.ts';
 import type { VerifyRequest } from '../../stages/verify/request.ts';
 import { verifyFailed, verifyImage } from '../../stages/verify/verify-image.ts';
 import { drawRun, out, outJson } from '../output.ts';
-import { checkedFormat } from '../request.ts';
 import type { Interruption } from '../signals.ts';
 
 interface VerifyFlags {

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { parseSet, targetsOf } from '../../cli/targets.ts';
+import { parseSet, targetsOf } from '../../../pipeline/request/targets.ts';
 
 const AWS = { region: 'eu-central-1' };
 

@@ -1,23 +1,18 @@
-/** From flags and a configuration file to a request. */
+/** From the options of `convert`, as flags or a configuration file, to a request. */
 import * as fs from 'node:fs/promises';
 import * as os from 'node:os';
 import * as path from 'node:path';
 import { parse } from 'yaml';
 import * as z from 'zod';
-import { PortError } from '../core/errors.ts';
-import { exists } from '../core/files.ts';
-import { Request, SOURCE_FORMATS, type SourceFormat } from '../core/request.ts';
-import { parseSource, sourceText } from '../core/source.ts';
-import { printable } from '../core/text.ts';
-import { platformsNamed } from '../drivers/registry.ts';
-import { jobsHome } from '../pipeline/job.ts';
-import {
-  type CaptureFlags,
-  captureConfigFields,
-  captureOptions,
-  requireChecksumIsUsed,
-} from './capture-request.ts';
-import { type CloudFlags, cloudConfigFields, cloudRequest, storeRequest } from './cloud-request.ts';
+import { PortError } from '../../core/errors.ts';
+import { exists } from '../../core/files.ts';
+import { Request, SOURCE_FORMATS, type SourceFormat } from '../../core/request.ts';
+import { parseSource, sourceText } from '../../core/source.ts';
+import { printable } from '../../core/text.ts';
+import { platformsNamed } from '../../drivers/registry.ts';
+import { jobsHome } from '../job.ts';
+import { type CaptureFlags, captureConfigFields, captureOptions, requireChecksumIsUsed } from './capture.ts';
+import { type CloudFlags, cloudConfigFields, cloudRequest, storeRequest } from './cloud.ts';
 import { targetsOf } from './targets.ts';
 
 /** Flags that name further disks and say what they are for. */
@@ -32,7 +27,7 @@ const diskConfigFields = {
   withDisks: z.array(z.string()).optional(),
 };
 
-/** Flags of `convert` as commander gives them. */
+/** Options of `convert` as a command line gives them. */
 export interface ConvertFlags extends CloudFlags, CaptureFlags, DiskFlags {
   to?: string;
   name?: string;
@@ -55,8 +50,8 @@ export interface ConvertFlags extends CloudFlags, CaptureFlags, DiskFlags {
   config?: string;
 }
 
-/** `--config FILE` (YAML): the same names as the flags; flags win. Unknown names are refused. */
-const ConfigFile = z.strictObject({
+/** `--config FILE` (YAML), and a server of a sync: the same names as the flags; flags win. Unknown names are refused. */
+export const ConvertOptions = z.strictObject({
   ...cloudConfigFields,
   ...captureConfigFields,
   ...diskConfigFields,
@@ -78,9 +73,10 @@ const ConfigFile = z.strictObject({
   compare: z.boolean().optional(),
   targets: z.record(z.string(), z.record(z.string(), z.unknown())).optional(),
 });
-type ConfigFile = z.infer<typeof ConfigFile>;
+/** Options of `convert` as a configuration file has them. */
+export type ConvertOptions = z.infer<typeof ConvertOptions>;
 
-async function readConfig(file: string): Promise<ConfigFile> {
+async function readConfig(file: string): Promise<ConvertOptions> {
   let text: string;
   try {
     text = await fs.readFile(file, 'utf8');
@@ -96,7 +92,7 @@ async function readConfig(file: string): Promise<ConfigFile> {
       `${printable(file)} is not YAML: ${error instanceof Error ? error.message.split('\n')[0] : ''}`,
     );
   }
-  const parsed = ConfigFile.safeParse(value);
+  const parsed = ConvertOptions.safeParse(value);
   if (!parsed.success) {
     const issue = parsed.error.issues[0];
     throw new PortError(
@@ -175,12 +171,13 @@ async function freeJobDir(name: string): Promise<string> {
   }
 }
 
-/** Builds the request and chooses the job folder. Throws USAGE, CONFIG. */
+/** Builds the request and chooses the job folder; `options` are read in place of `--config`. Throws USAGE, CONFIG. */
 export async function buildRequest(
   source: string,
   flags: ConvertFlags,
+  options?: ConvertOptions,
 ): Promise<{ request: Request; dir: string; given: boolean }> {
-  const config = flags.config === undefined ? {} : await readConfig(flags.config);
+  const config = options ?? (flags.config === undefined ? {} : await readConfig(flags.config));
   const to = flags.to?.split(',') ?? (typeof config.to === 'string' ? config.to.split(',') : config.to);
   if (to === undefined) {
     throw new PortError('USAGE', 'where shall the image run? --to is missing', {

@@ -1,15 +1,14 @@
-/** The flags that say how a source is read: of `convert`, `inspect` and `capture`. */
+/** The options that say how a source is read: of `convert`, `inspect` and `capture`. */
 import * as path from 'node:path';
-import type { Command } from 'commander';
 import * as z from 'zod';
-import { parseDuration } from '../core/durations.ts';
-import { PortError } from '../core/errors.ts';
-import { CaptureOptions } from '../core/request.ts';
-import { parseBytes } from '../core/sizes.ts';
-import { parseSource } from '../core/source.ts';
-import { printable } from '../core/text.ts';
+import { parseDuration } from '../../core/durations.ts';
+import { PortError } from '../../core/errors.ts';
+import { CaptureOptions } from '../../core/request.ts';
+import { parseBytes } from '../../core/sizes.ts';
+import { parseSource } from '../../core/source.ts';
+import { printable } from '../../core/text.ts';
 
-/** Flags as commander gives them. */
+/** Options as a command line gives them. */
 export interface CaptureFlags {
   freeze?: string;
   quiesce?: string;
@@ -37,30 +36,6 @@ export const captureConfigFields = {
   identity: z.string().optional(),
 };
 type CaptureConfigFields = z.infer<z.ZodObject<typeof captureConfigFields>>;
-
-/** Adds the flags to a command. */
-export function captureFlags(command: Command): Command {
-  return command
-    .option(
-      '--freeze <how>',
-      'a running source, for its last pass: auto freezes its file systems (default), or none',
-    )
-    .option('--quiesce <command>', 'run on the source before the freeze, such as "systemctl stop shop"')
-    .option(
-      '--resume-command <command>',
-      'run on the source after the last pass, such as "systemctl start shop"',
-    )
-    .option(
-      '--max-freeze <time>',
-      'longest freeze, such as 90s or 20m (default 10m); a watchdog on the source ends it',
-    )
-    .option('--limit <rate>', 'most bytes read per second, such as 50M')
-    .option('--allow-bad <n>', 'accept so many unreadable places of a disk (default 0)')
-    .option('--checksum <sum>', 'of a downloaded image: sha256:HEX, sha512:HEX or the URL of a sums file')
-    .option('--max-size <size>', 'most bytes a packed image may unpack to, such as 200G')
-    .option('--ssh-config <file>', 'ssh_config(5) to use instead of the usual files')
-    .option('--identity <file>', 'private key for ssh, beside those of the agent and the configuration');
-}
 
 function bytes(text: string | undefined, flag: string): number | undefined {
   if (text === undefined) return undefined;

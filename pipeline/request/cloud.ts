@@ -1,14 +1,14 @@
-/** The flags of `convert` that speak of an OpenStack cloud. */
+/** The options of `convert` that speak of an OpenStack cloud. */
 import * as path from 'node:path';
 import * as z from 'zod';
-import { PortError } from '../core/errors.ts';
-import type { Request } from '../core/request.ts';
-import { printable } from '../core/text.ts';
-import { GlanceRequest, UPLOAD_METHODS } from '../drivers/openstack/options.ts';
-import { openStore } from '../drivers/stores/index.ts';
-import { cloudName } from '../tools/openstack/config.ts';
+import { PortError } from '../../core/errors.ts';
+import type { Request } from '../../core/request.ts';
+import { printable } from '../../core/text.ts';
+import { GlanceRequest, UPLOAD_METHODS } from '../../drivers/openstack/options.ts';
+import { openStore } from '../../drivers/stores/index.ts';
+import { cloudName } from '../../tools/openstack/config.ts';
 
-/** Flags as commander gives them. */
+/** Options as a command line gives them. */
 export interface CloudFlags {
   osCloud?: string;
   upload?: boolean;

@@ -1,8 +1,8 @@
 /** Options of targets: `--set aws.region=eu-central-1`, or `targets:` of a configuration file. */
-import { PortError } from '../core/errors.ts';
-import type { Request } from '../core/request.ts';
-import { printable } from '../core/text.ts';
-import { targetOptions } from '../drivers/uploaders.ts';
+import { PortError } from '../../core/errors.ts';
+import type { Request } from '../../core/request.ts';
+import { printable } from '../../core/text.ts';
+import { targetOptions } from '../../drivers/uploaders.ts';
 
 /** Options by platform as they were given, unchecked. */
 export type GivenTargets = Record<string, Record<string, unknown>>;

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
-import { cloudRequest, storeRequest } from '../../cli/cloud-request.ts';
-import { buildRequest } from '../../cli/request.ts';
+import { buildRequest } from '../../../pipeline/request/build.ts';
+import { cloudRequest, storeRequest } from '../../../pipeline/request/cloud.ts';
 
 const NONE = {} as NodeJS.ProcessEnv;
 const CLOUD = { OS_CLOUD: 'c1' } as NodeJS.ProcessEnv;
