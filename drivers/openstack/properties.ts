@@ -102,7 +102,12 @@ export function isManaged(key: string): boolean {
 
 /** Whether a property says something about the image itself that holds in every cloud: what a copy is given too. */
 export function isPortable(key: string): boolean {
-  return Object.hasOwn(LEGAL, key) || key === 'os_distro' || key === 'os_version' || /^hw_[a-z0-9_]{1,60}$/.test(key);
+  return (
+    Object.hasOwn(LEGAL, key) ||
+    key === 'os_distro' ||
+    key === 'os_version' ||
+    /^hw_[a-z0-9_]{1,60}$/.test(key)
+  );
 }
 
 /** Ids of data sets in one property; longer lists are left out (a value of more than 255 characters is refused by some clients). */

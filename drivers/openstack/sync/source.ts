@@ -1,7 +1,7 @@
 /** Images of a Glance as a source. */
 import * as path from 'node:path';
-import { dateWord } from '../../../core/sync/dates.ts';
 import type { SourceConfig } from '../../../core/sync/config.ts';
+import { dateWord } from '../../../core/sync/dates.ts';
 import { SYNC_WORD, type SyncImage, type SyncSource } from '../../../core/sync/types.ts';
 import { fetchImage, planFetch } from '../../../tools/fetch-image/index.ts';
 import type { GlanceImage } from '../../../tools/openstack/glance-types.ts';
@@ -12,11 +12,15 @@ import { MARK } from './marks.ts';
 type GlanceSourceConfig = Extract<SourceConfig, { glance: unknown }>;
 
 const HEX64 = /^[0-9a-f]{64}$/;
-const text = (value: unknown): string | undefined => (typeof value === 'string' && value !== '' ? value : undefined);
+const text = (value: unknown): string | undefined =>
+  typeof value === 'string' && value !== '' ? value : undefined;
 
 /** A name made to fit a word: what does not fit becomes a dash. */
 export function asWord(name: string): string {
-  const word = name.replace(/[^A-Za-z0-9._+-]+/g, '-').replace(/^[^A-Za-z0-9]+/, '').slice(0, 128);
+  const word = name
+    .replace(/[^A-Za-z0-9._+-]+/g, '-')
+    .replace(/^[^A-Za-z0-9]+/, '')
+    .slice(0, 128);
   return word === '' ? 'image' : word;
 }
 
@@ -25,7 +29,8 @@ function identityOf(image: GlanceImage): { series: string; version: string } {
   const version = text(image[MARK.version]);
   const id = text(image[MARK.id]);
   if (version !== undefined && id !== undefined && SYNC_WORD.test(version)) {
-    const series = text(image[MARK.series]) ?? (id.endsWith(`-${version}`) ? id.slice(0, -version.length - 1) : id);
+    const series =
+      text(image[MARK.series]) ?? (id.endsWith(`-${version}`) ? id.slice(0, -version.length - 1) : id);
     if (SYNC_WORD.test(series)) return { series, version };
   }
   return { series: asWord(image.name ?? image.id), version: dateWord(new Date(image.created_at)) };
@@ -59,7 +64,11 @@ export function syncImage(image: GlanceImage): SyncImage {
   };
 }
 
-function fits(image: GlanceImage, { glance }: GlanceSourceConfig, matches: (p: string, t: string) => boolean): boolean {
+function fits(
+  image: GlanceImage,
+  { glance }: GlanceSourceConfig,
+  matches: (p: string, t: string) => boolean,
+): boolean {
   if (image.status !== 'active' || image.container_format !== 'bare' || image.os_hidden) return false;
   if (image[MARK.state] !== undefined && image[MARK.state] !== 'complete') return false;
   // Further disks of a server belong to another image and start nothing.
@@ -83,15 +92,20 @@ export async function openGlanceSource(
       if (config.glance.owner === 'project') filters.owner = cloud.session.projectId;
       if (config.glance.visibility !== undefined) filters.visibility = config.glance.visibility;
       const images = await cloud.images(filters, { hidden: false, signal: ctx.signal });
-      return images
-        // A filter the service does not know is ignored by some: look again.
-        .filter((image) => filters.owner === undefined || image.owner === filters.owner)
-        .filter((image) => fits(image, config, matches))
-        .map(syncImage)
-        .sort((a, b) => b.createdAt.localeCompare(a.createdAt));
+      return (
+        images
+          // A filter the service does not know is ignored by some: look again.
+          .filter((image) => filters.owner === undefined || image.owner === filters.owner)
+          .filter((image) => fits(image, config, matches))
+          .map(syncImage)
+          .sort((a, b) => b.createdAt.localeCompare(a.createdAt))
+      );
     },
     async fetch(image, dir, ctx) {
-      const plan = await planFetch({ kind: 'glance', cloud: config.glance.cloud, id: image.ref }, { signal: ctx.signal });
+      const plan = await planFetch(
+        { kind: 'glance', cloud: config.glance.cloud, id: image.ref },
+        { signal: ctx.signal },
+      );
       try {
         const file = path.join(dir, 'image');
         const fetched = await fetchImage(plan, file, {

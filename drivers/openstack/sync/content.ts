@@ -1,0 +1,300 @@
+/** Brings the content of a claimed image into Glance: by blocks over the cloud's own Swift, or as a whole file. */
+import { createHash } from 'node:crypto';
+import * as fs from 'node:fs/promises';
+import * as path from 'node:path';
+import { asPortError, PortError } from '../../../core/errors.ts';
+import { fileDigests } from '../../../core/files.ts';
+import { BLOCK_BYTES } from '../../../core/sync/block-index.ts';
+import type { CreatedImage, CreateInput } from '../../../core/sync/types.ts';
+import { worthKeeping } from '../../../tools/blocks/choose.ts';
+import { type Composed, compose, composedDigests } from '../../../tools/blocks/compose.ts';
+import { readBlock } from '../../../tools/blocks/index-disk.ts';
+import type { GlanceImage } from '../../../tools/openstack/glance-types.ts';
+import { joinRanges, type RangePart } from '../../../tools/openstack/swift-ranges.ts';
+import { convert } from '../../../tools/qemu-img.ts';
+import { RateLimit } from '../../../tools/source-machine/rate-limit.ts';
+import type { GlanceRequest } from '../options.ts';
+import { sendContent } from '../upload/bytes.ts';
+import { compareRemote } from '../upload/compare.ts';
+import { awaitImport, importStaged, startImportOnce } from '../upload/import.ts';
+import { chooseMethod, readOffer } from '../upload/method.ts';
+import type { UploadInput } from '../upload/types.ts';
+import { BlockStore, type Meter, tableName } from './block-store.ts';
+import type { SyncCloud } from './client.ts';
+
+/** Glance opens the URL at once; the time is for a queue of imports before ours. */
+const URL_LIFE_MS = 12 * 3600_000;
+
+/** What is brought where. */
+export interface ContentInput {
+  cloud: SyncCloud;
+  sync: string;
+  create: CreateInput;
+  request: GlanceRequest;
+  delta: 'auto' | 'off';
+  /** Makes another claim when Glance lost the image. */
+  reclaim: () => Promise<GlanceImage>;
+}
+
+/** Content that is there and right. */
+export type Arrived = Pick<
+  CreatedImage,
+  'method' | 'sentBytes' | 'changedBytes' | 'dataBytes' | 'content' | 'proof'
+> & {
+  image: GlanceImage;
+};
+
+class CountingMeter implements Meter {
+  bytes = 0;
+  readonly #limit: RateLimit | undefined;
+
+  constructor(bytesPerSecond: number | undefined) {
+    this.#limit = bytesPerSecond === undefined ? undefined : new RateLimit(bytesPerSecond);
+  }
+
+  sent(bytes: number): void {
+    this.bytes += bytes;
+  }
+
+  waitMs(bytes: number): number {
+    return this.#limit?.passed(bytes, performance.now()) ?? 0;
+  }
+}
+
+/** What the parts for whole files of the upload code need. */
+function uploadInput(
+  input: ContentInput,
+  file: Pick<UploadInput, 'file' | 'bytes' | 'sha256' | 'sha512'>,
+): UploadInput {
+  const { create, request } = input;
+  return {
+    ...file,
+    format: 'qcow2',
+    name: create.wanted.name,
+    properties: { properties: {}, minDisk: 0, minRam: 0 },
+    request,
+    jobId: '',
+    rawSha256: async () => create.identity.rawSha256,
+    signal: create.signal,
+    onProgress: create.progress,
+    warn: create.warn,
+    log: create.log,
+  };
+}
+
+/** Sends it. Throws CLOUD_REFUSED, CLOUD_MISMATCH, CLOUD, HOST_IO, DISK_SPACE, INTERRUPTED; then the image is not whole. */
+export async function sendImage(input: ContentInput, claimed: GlanceImage): Promise<Arrived> {
+  const { cloud, create, request, delta } = input;
+  const offer = await readOffer(cloud.glance, create.signal);
+  const canPull = offer.hasObjectStore && offer.importMethods.includes('web-download');
+  const isFree = request.method === 'auto' || request.method === 'web-download';
+  if (delta === 'auto' && isFree && canPull) {
+    const why = await refusal(cloud, create.signal);
+    if (why === undefined) {
+      try {
+        return await sendBlocks(input, claimed);
+      } catch (error) {
+        const known = asPortError(error);
+        // Glance may not reach Swift; what was asked for by name is not replaced by something else.
+        if (!isImportFailure(known) || request.method !== 'auto') throw known;
+        create.warn(
+          `the cloud could not read the image from its Swift (${known.message}); sending all of it`,
+        );
+      }
+    } else if (request.method === 'web-download') throw why;
+  }
+  const { method } = chooseMethod(
+    { ...request, method: request.method === 'web-download' ? 'auto' : request.method },
+    { ...offer, hasObjectStore: false },
+    0,
+  );
+  return sendWhole(input, method === 'import' ? 'import' : 'put');
+}
+
+/** Why blocks cannot be used here; undefined when they can. */
+async function refusal(cloud: SyncCloud, signal: AbortSignal): Promise<PortError | undefined> {
+  const info = await cloud.swift.info(signal);
+  if (info.isRgw || info.slo === undefined || (info.tempUrl?.digests.length ?? 0) === 0) {
+    return new PortError('CLOUD_REFUSED', 'the object store has no SLO with signed URLs per container', {
+      hint: 'images go there whole: options.method: put',
+    });
+  }
+  return undefined;
+}
+
+class ImportFailure extends PortError {}
+const isImportFailure = (error: PortError): boolean => error instanceof ImportFailure;
+
+async function sendBlocks(input: ContentInput, claimed: GlanceImage): Promise<Arrived> {
+  const { cloud, sync, create } = input;
+  const { disk, signal, identity } = create;
+  const { index } = disk;
+  const store = await BlockStore.open(cloud.swift, sync, { make: true, signal });
+  if (store === undefined) throw new PortError('BUG', 'no container');
+  const meter = new CountingMeter(create.uploadBytesPerSecond);
+  const { table: all, packs } = await store.known({ series: identity.series, rawSha256: identity.rawSha256 });
+  const table = worthKeeping(index, all);
+  const handle = await fs.open(disk.rawPath, 'r');
+  try {
+    const buffer = Buffer.allocUnsafeSlow(BLOCK_BYTES);
+    const read = (number: number) => readBlock(handle, number, buffer, index.virtualBytes);
+    const { changedBytes } = await store.fill(index, table, packs, read, create, meter);
+    const composed = compose(index, table);
+    create.progress({ text: 'comparing' });
+    const digests = await composedDigests(composed, {
+      handle,
+      index,
+      table,
+      signal,
+      fetch: (pack, offset, length) => store.range(pack, offset, length),
+    });
+    const used = new Set(composed.parts.flatMap((part) => (part.kind === 'pack' ? [part.pack] : [])));
+    const whole = uploadInput(input, {
+      file: disk.rawPath,
+      bytes: digests.bytes,
+      sha256: digests.sha256,
+      sha512: digests.sha512,
+    });
+    const image = await pull(input, claimed, store, composed, packs, meter, whole);
+    const comparison = await compareContent(input, image, whole);
+    // What it is made of, before anybody counts on it; then nobody needs the single parts any more.
+    await store.put(tableName(identity), table.only(used).toBytes(), meter);
+    const partial = await store.list(`partial/${identity.rawSha256}/`);
+    await store.remove(partial.map((object) => object.name));
+    return {
+      image,
+      method: 'blocks',
+      sentBytes: meter.bytes,
+      changedBytes,
+      dataBytes: index.dataBytes,
+      ...comparison,
+    };
+  } finally {
+    await handle.close();
+  }
+}
+
+/** Joins the parts in Swift, lets Glance read them, and takes the joined object away again. */
+async function pull(
+  input: ContentInput,
+  claimed: GlanceImage,
+  store: BlockStore,
+  composed: Composed,
+  packs: ReadonlyMap<string, { bytes: number; etag: string }>,
+  meter: Meter,
+  whole: UploadInput,
+): Promise<GlanceImage> {
+  const { cloud, create } = input;
+  const { glance, swift } = cloud;
+  const { signal } = create;
+  // An earlier attempt of this place may have come so far.
+  if (claimed.status === 'active' && claimed.size === composed.totalBytes) return claimed;
+  if (claimed.status === 'importing') return awaitImport(glance, claimed.id, whole);
+  const folder = `images/${claimed.id}/`;
+  const made: string[] = [];
+  try {
+    const parts: RangePart[] = [];
+    for (const [number, part] of composed.parts.entries()) {
+      if (part.kind === 'pack') {
+        const { bytes, etag } = packs.get(part.pack) ?? { bytes: 0, etag: '' };
+        const range = { offset: part.offset, length: part.length };
+        parts.push({ name: `packs/${part.pack}`, bytes, etag, range });
+        continue;
+      }
+      const name = `${folder}part-${number}`;
+      const etag = createHash('md5').update(part.bytes).digest('hex');
+      made.push(name);
+      await store.put(name, part.bytes, meter, etag);
+      parts.push({ name, bytes: part.bytes.length, etag });
+    }
+    const object = `${folder}image.qcow2`;
+    made.push(object);
+    made.push(...(await joinRanges(swift, store.container, object, parts, signal)));
+    const url = await swift.tempUrl({
+      container: store.container,
+      object,
+      method: 'GET',
+      lifeMs: URL_LIFE_MS,
+      signal,
+    });
+    try {
+      await startImportOnce(glance, claimed.id, { method: 'web-download', url: new URL(url) }, whole);
+      return await awaitImport(glance, claimed.id, whole);
+    } catch (error) {
+      const known = asPortError(error);
+      if (signal.aborted || known.code !== 'CLOUD') throw known;
+      throw new ImportFailure('CLOUD', known.message, {
+        hint: known.hint ?? '',
+        temporary: known.temporary,
+        cause: error,
+      });
+    }
+  } finally {
+    await store.remove(made).catch((error: unknown) => {
+      create.log.info('parts of an import stay for the next sweep', { message: String(error) });
+    });
+  }
+}
+
+async function compareContent(
+  input: ContentInput,
+  image: GlanceImage,
+  whole: UploadInput,
+): Promise<Pick<CreatedImage, 'content' | 'proof'>> {
+  const { os_hash_algo: algorithm, os_hash_value: value } = image;
+  const own = algorithm === 'sha512' ? whole.sha512 : algorithm === 'sha256' ? whole.sha256 : undefined;
+  if (image.disk_format === 'qcow2' && own !== undefined && image.size === whole.bytes) {
+    if (value?.toLowerCase() === own) return { content: 'ok', proof: `${algorithm} of the composed file` };
+    throw new PortError('CLOUD_MISMATCH', `image ${image.id} in the cloud is not what was sent`, {
+      hint: 'it is taken away again; the next run sends what is wrong',
+    });
+  }
+  const { verified, proof } = await compareRemote(input.cloud.glance, image, whole);
+  return { content: verified, proof };
+}
+
+async function sendWhole(input: ContentInput, method: 'put' | 'import'): Promise<Arrived> {
+  const { cloud, create, request } = input;
+  const { disk, signal, log, tmp } = create;
+  const { glance } = cloud;
+  const file = path.join(tmp, 'image.qcow2');
+  await convert(
+    { path: disk.rawPath, format: 'raw' },
+    { path: file, format: 'qcow2' },
+    {
+      signal,
+      log,
+      compress: true,
+      formatOptions: { compression_type: 'zstd' },
+      onProgress: (doneBytes, totalBytes) => create.progress({ text: 'compressing', doneBytes, totalBytes }),
+    },
+  );
+  try {
+    const [sha256 = '', sha512 = ''] = await fileDigests(file, ['sha256', 'sha512'], signal);
+    const { size } = await fs.stat(file);
+    const whole = uploadInput(input, { file, bytes: size, sha256, sha512 });
+    const { stores } = request;
+    const sent = await sendContent(glance, whole, {
+      destination: method === 'put' ? 'file' : 'stage',
+      store: method === 'put' && stores !== 'all' ? stores[0] : undefined,
+      create: input.reclaim,
+      remove: (id) => glance.remove(id, { signal }),
+    });
+    const image =
+      method === 'put' ? await glance.show(sent.id, { signal }) : await importStaged(glance, whole, sent.id);
+    if (image?.status !== 'active')
+      throw new PortError('CLOUD', `Glance did not keep image ${sent.id}`, { temporary: true });
+    const { verified, proof } = await compareRemote(glance, image, whole, sent.content);
+    return {
+      image,
+      method,
+      sentBytes: size,
+      changedBytes: disk.index.dataBytes,
+      dataBytes: disk.index.dataBytes,
+      content: verified,
+      proof,
+    };
+  } finally {
+    await fs.rm(file, { force: true });
+  }
+}
