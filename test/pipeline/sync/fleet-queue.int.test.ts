@@ -233,6 +233,22 @@ describe.skipIf(bin === undefined)('the queue (postgresql-15)', () => {
     await end();
   });
 
+  test('every connection is cut while images are done: all arrive', async () => {
+    const end = await worker({ perform: storePerformer(`file:${path.join(dir, 'cut')}`, 50) });
+    const series = ['x', 'y', 'z', 'u', 'v', 'w'];
+    const running = carrierOf(queue, fileWith({ a: 2 })).run(series.map((name) => taskFor('a', name)));
+    for (let cut = 0; cut < 4; cut++) {
+      await setTimeout(700);
+      await postgres.psql(
+        `SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = 'case${count}'`,
+        'postgres',
+      );
+    }
+    const results = await running;
+    expect(results.map(({ outcome }) => outcome.result)).toEqual(series.map(() => 'done'));
+    await end();
+  });
+
   test('a run without workers says so; priority goes before order', async () => {
     const low = carrierOf(queue, fileWith({ a: 1 }, 'low'));
     const lowRuns = low.run([taskFor('a', 'x')]);
