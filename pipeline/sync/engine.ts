@@ -15,6 +15,7 @@ import type {
   TargetImage,
 } from '../../core/sync/types.ts';
 import { lockFolder } from '../lock.ts';
+import { placeOf } from './place.ts';
 import { ProcessCarrier } from './carrier.ts';
 import { Ledger } from './ledger.ts';
 import { LocalDisks } from './local-disks.ts';
@@ -58,11 +59,18 @@ class Session {
   readonly ledger: Ledger;
   readonly places: Places;
 
-  constructor(file: SyncFile, stateDir: string, ledger: Ledger, signal: AbortSignal) {
+  /** `20260821T010000Z-ab12cd`. */
+  readonly run: string;
+  /** `RUN@PLACE`. */
+  readonly owner: string;
+
+  constructor(file: SyncFile, stateDir: string, ledger: Ledger, place: string, signal: AbortSignal) {
     this.file = file;
     this.stateDir = stateDir;
     this.ledger = ledger;
-    this.places = new Places(file, { stateDir, digests: ledger.digests, signal });
+    this.run = `${dateWord(new Date())}-${randomBytes(3).toString('hex')}`;
+    this.owner = `${this.run}@${place}`;
+    this.places = new Places(file, { stateDir, digests: ledger.digests, owner: this.owner, signal });
   }
 
   async close(): Promise<void> {
@@ -74,7 +82,7 @@ class Session {
 async function open(file: SyncFile, signal: AbortSignal): Promise<Session> {
   const stateDir = stateDirOf(file);
   await makeDir(stateDir);
-  return new Session(file, stateDir, await Ledger.open(stateDir), signal);
+  return new Session(file, stateDir, await Ledger.open(stateDir), await placeOf(stateDir), signal);
 }
 
 /** Asks every place; one that fails is told and left alone. */
@@ -158,7 +166,6 @@ class Run {
   readonly #session: Session;
   readonly #options: SyncOptions;
   readonly #startedAt = new Date();
-  readonly #id = `${dateWord(new Date())}-${randomBytes(3).toString('hex')}`;
   readonly #results: TaskResult[] = [];
   readonly #notes: string[] = [];
   #plan: SyncPlan | undefined;
@@ -204,7 +211,7 @@ class Run {
       places,
       disks,
       stateDir,
-      owner: `${this.#id}@${os.hostname()}`,
+      owner: this.#session.owner,
       attempts: this.#session.file.config.limits.attempts,
       listed: listings.targets,
     };
@@ -254,7 +261,7 @@ class Run {
     for (const task of here) this.#take(task, await performTask(task, perform));
     if (elsewhere.length === 0) return;
     const carrier =
-      (await this.#options.carrier?.(this.#id)) ??
+      (await this.#options.carrier?.(this.#session.run)) ??
       new ProcessCarrier(
         this.#session.file.config,
         (task) => performTask(task, perform),
@@ -311,7 +318,7 @@ class Run {
     const report: SyncReport = {
       schema: 'port-image/sync-run/1',
       sync: this.#session.file.config.sync,
-      run: this.#id,
+      run: this.#session.run,
       host: os.hostname(),
       startedAt: isoDate(this.#startedAt),
       endedAt: isoDate(endedAt),

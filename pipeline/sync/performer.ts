@@ -8,6 +8,7 @@ import { Ledger } from './ledger.ts';
 import { LocalDisks } from './local-disks.ts';
 import { performTask } from './perform.ts';
 import type { SyncFile, SyncTask, TaskResult } from './perform-types.ts';
+import { placeOf } from './place.ts';
 import { Places } from './places.ts';
 
 interface Opened {
@@ -26,10 +27,18 @@ export class Performer {
   readonly #ledger: Ledger;
   readonly #unlock: () => Promise<void>;
   readonly #signal: AbortSignal;
+  readonly #place: string;
   readonly #files = new Map<string, Promise<Opened>>();
 
-  private constructor(dir: string, ledger: Ledger, unlock: () => Promise<void>, signal: AbortSignal) {
+  private constructor(
+    dir: string,
+    ledger: Ledger,
+    place: string,
+    unlock: () => Promise<void>,
+    signal: AbortSignal,
+  ) {
     this.#dir = dir;
+    this.#place = place;
     this.#ledger = ledger;
     this.#unlock = unlock;
     this.#signal = signal;
@@ -39,11 +48,11 @@ export class Performer {
   static async open(dir: string, signal: AbortSignal): Promise<Performer> {
     await makeDir(dir);
     const unlock = await lockFolder(dir);
-    return new Performer(dir, await Ledger.open(dir), unlock, signal);
+    return new Performer(dir, await Ledger.open(dir), await placeOf(dir), unlock, signal);
   }
 
   /** Does one task, once: who handed it out tries again. Throws INTERRUPTED alone. */
-  async perform(task: SyncTask, file: SyncFile, ctx: SyncContext & { owner: string }): Promise<TaskResult> {
+  async perform(task: SyncTask, file: SyncFile, ctx: SyncContext & { run: string }): Promise<TaskResult> {
     const key = createHash('sha256').update(file.text).digest('hex');
     const known = this.#files.get(key) ?? this.#open(file);
     this.#files.delete(key);
@@ -54,6 +63,7 @@ export class Performer {
       await this.#closeIdle();
       return await performTask(task, {
         ...ctx,
+        owner: `${ctx.run}@${this.#place}`,
         file,
         places: opened.places,
         disks: opened.disks,
@@ -74,7 +84,12 @@ export class Performer {
     });
     await makeDir(dir);
     await disks.start();
-    const places = new Places(file, { stateDir: dir, digests: this.#ledger.digests, signal: this.#signal });
+    const places = new Places(file, {
+      stateDir: dir,
+      digests: this.#ledger.digests,
+      owner: `worker@${this.#place}`,
+      signal: this.#signal,
+    });
     return { places, disks, dir, users: 0 };
   }
 

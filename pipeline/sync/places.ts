@@ -18,13 +18,15 @@ export interface PlacesOptions {
   /** State folder of the sync. */
   stateDir: string;
   digests: DigestCache;
+  /** `RUN@PLACE`; of one place only one run is alive. */
+  owner: string;
   signal: AbortSignal;
 }
 
 type OpenTarget = (
   name: string,
   config: TargetConfig,
-  facts: { sync: string; stateDir: string; signal: AbortSignal },
+  facts: { sync: string; stateDir: string; owner: string; staleAfterMs: number; signal: AbortSignal },
 ) => Promise<SyncTarget>;
 
 /** Clients by platform. A new one is one line here. */
@@ -65,13 +67,15 @@ export class Places {
     const known = this.#targets.get(name);
     if (known !== undefined) return known;
     const config = this.#file.config.targets[name];
-    const { stateDir, signal } = this.#options;
+    const { stateDir, owner, signal } = this.#options;
     const opened =
       config === undefined
         ? Promise.reject(new PortError('BUG', `no target ${name}`))
         : TARGETS[config.platform](name, config, {
             sync: this.#file.config.sync,
             stateDir: path.join(stateDir, 'targets', name),
+            owner,
+            staleAfterMs: this.#file.config.staleAfter,
             signal,
           });
     opened.catch(() => {});
