@@ -68,7 +68,9 @@ export async function setAudience(ec2: Ec2, image: string, wanted: Audience, isN
 }
 
 /** Whether EC2 refuses to deregister it. */
-export function isProtected({ DeregistrationProtection = '' }: Pick<Image, 'DeregistrationProtection'>): boolean {
+export function isProtected({
+  DeregistrationProtection = '',
+}: Pick<Image, 'DeregistrationProtection'>): boolean {
   return DeregistrationProtection.startsWith('enabled');
 }
 
@@ -88,7 +90,10 @@ export async function protect(ec2: Ec2, image: string, on: boolean): Promise<voi
 export async function deprecate(ec2: Ec2, image: string): Promise<void> {
   const at = isoDate(new Date(Date.now() + AHEAD_MS));
   await ec2.request(`EC2 deprecates ${image}`, (sdk, client, options) =>
-    client.send(new sdk.EnableImageDeprecationCommand({ ImageId: image, DeprecateAt: new Date(at) }), options),
+    client.send(
+      new sdk.EnableImageDeprecationCommand({ ImageId: image, DeprecateAt: new Date(at) }),
+      options,
+    ),
   );
 }
 
@@ -131,7 +136,10 @@ export async function snapshotsWith(ec2: Ec2, tags: Readonly<Record<string, stri
     client.send(
       new sdk.DescribeSnapshotsCommand({
         OwnerIds: ['self'],
-        Filters: Object.entries(tags).map(([key, value]) => ({ Name: `tag:${key}`, Values: [escapeFilter(value)] })),
+        Filters: Object.entries(tags).map(([key, value]) => ({
+          Name: `tag:${key}`,
+          Values: [escapeFilter(value)],
+        })),
       }),
       options,
     ),

@@ -15,8 +15,8 @@ import { ebsClient } from '../../../tools/aws/clients.ts';
 import type { Ec2 } from '../../../tools/aws/ec2.ts';
 import { protect, setAudience, snapshotsWith } from '../../../tools/aws/ec2-published.ts';
 import { EBS_LANES } from '../../../tools/aws/put-snapshot.ts';
-import type { AwsOptions } from '../options.ts';
 import { tagOf } from '../marks.ts';
+import type { AwsOptions } from '../options.ts';
 import { putContent, recordFromDisk, requireIdentity } from './content.ts';
 import { busy, isAlive, withHeartbeat } from './heartbeat.ts';
 import {
@@ -180,7 +180,8 @@ export class Creation {
       const { snapshot, sentBytes, bytes } = await put(dead).catch(async (error: unknown) => {
         if (!(error instanceof PortError) || error.code !== 'CLOUD_CONFLICT') throw error;
         const [other] = await this.#snapshots();
-        if (other !== undefined) throw busy(this.#input.identity.series, tagOf(other, OWNER_TAG) ?? '', error);
+        if (other !== undefined)
+          throw busy(this.#input.identity.series, tagOf(other, OWNER_TAG) ?? '', error);
         // The lock is of a snapshot that is gone; everybody who sees that now asks for the same new one.
         return put([...dead, String(Math.floor(Date.now() / LOCK_MS))]).catch((again: unknown) => {
           if (again instanceof PortError && again.code === 'CLOUD_CONFLICT')
@@ -239,9 +240,13 @@ export class Creation {
   async #adopt(there: Image, snapshot: string, sent: Sent): Promise<CreatedImage> {
     const known = imageOf(there, this.#place.sync);
     if (known === undefined)
-      throw new PortError('CLOUD_CONFLICT', `the account has an image ${printable(there.Name ?? '')} already`, {
-        hint: `${there.ImageId} is not of this sync: rename or remove it`,
-      });
+      throw new PortError(
+        'CLOUD_CONFLICT',
+        `the account has an image ${printable(there.Name ?? '')} already`,
+        {
+          hint: `${there.ImageId} is not of this sync: rename or remove it`,
+        },
+      );
     const used = snapshotOf(there);
     if (known.state !== 'complete') {
       this.#requireDead(known);
@@ -285,7 +290,11 @@ export class Creation {
 }
 
 /** One image. Throws as SyncTarget.create does. */
-export async function createImage(ec2: Ec2, place: AwsPlaceOfSync, input: CreateInput): Promise<CreatedImage> {
+export async function createImage(
+  ec2: Ec2,
+  place: AwsPlaceOfSync,
+  input: CreateInput,
+): Promise<CreatedImage> {
   try {
     return await new Creation(ec2, place, input).run();
   } catch (error) {

@@ -54,11 +54,14 @@ export async function withHeartbeat<T>(
     await ec2.tag(things, { [ALIVE_TAG]: isoDate(new Date()) });
     await onSign();
   };
-  const timer = setInterval(() => {
-    sign = sign.then(beat).catch((error: unknown) => {
-      if (!input.signal.aborted) input.log.warn('no sign of life', { error: (error as Error).message });
-    });
-  }, Math.max(200, input.staleAfterMs / SIGNS));
+  const timer = setInterval(
+    () => {
+      sign = sign.then(beat).catch((error: unknown) => {
+        if (!input.signal.aborted) input.log.warn('no sign of life', { error: (error as Error).message });
+      });
+    },
+    Math.max(200, input.staleAfterMs / SIGNS),
+  );
   try {
     return await work(AbortSignal.any([input.signal, lost.signal]));
   } catch (error) {

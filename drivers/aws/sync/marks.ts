@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto';
 import type { Image, Snapshot } from '@aws-sdk/client-ec2';
 import { GIB } from '../../../core/sizes.ts';
-import { SYNC_WORD, type ImageIdentity, type TargetImage } from '../../../core/sync/types.ts';
+import { type ImageIdentity, SYNC_WORD, type TargetImage } from '../../../core/sync/types.ts';
 import { printable } from '../../../core/text.ts';
 import { isProtected } from '../../../tools/aws/ec2-published.ts';
 import { tagOf } from '../marks.ts';
@@ -34,7 +34,10 @@ export const TAG_CHARS = { key: 128, value: 256 } as const;
 
 /** One word for an image of a sync. */
 export function markOf(sync: string, { series, version, rawSha256 }: ImageIdentity): string {
-  return createHash('sha256').update([sync, series, version, rawSha256].join('\0')).digest('hex').slice(0, 40);
+  return createHash('sha256')
+    .update([sync, series, version, rawSha256].join('\0'))
+    .digest('hex')
+    .slice(0, 40);
 }
 
 /**
@@ -53,7 +56,11 @@ export function descriptionOf(sync: string, identity: ImageIdentity): string {
 }
 
 /** Tags that say which image it is. */
-export function identityTags(sync: string, identity: ImageIdentity, fileDigest: string): Record<string, string> {
+export function identityTags(
+  sync: string,
+  identity: ImageIdentity,
+  fileDigest: string,
+): Record<string, string> {
   return {
     [SYNC_TAG]: sync,
     [ID_TAG]: markOf(sync, identity),
@@ -75,8 +82,7 @@ export function identityOf(thing: Pick<Image | Snapshot, 'Tags'>, sync: string):
     SYNC_WORD.test(identity.series) &&
     SYNC_WORD.test(identity.version) &&
     /^[0-9a-f]{64}$/.test(identity.rawSha256);
-  const isOurs =
-    isForm && tagOf(thing, SYNC_TAG) === sync && tagOf(thing, ID_TAG) === markOf(sync, identity);
+  const isOurs = isForm && tagOf(thing, SYNC_TAG) === sync && tagOf(thing, ID_TAG) === markOf(sync, identity);
   return isOurs ? identity : undefined;
 }
 

@@ -77,7 +77,12 @@ class AwsTarget implements SyncTarget {
   readonly #timing: AwsTiming;
   #calls = 0;
 
-  constructor(name: string, config: TargetConfig, facts: { sync: string; stateDir: string }, timing: AwsTiming) {
+  constructor(
+    name: string,
+    config: TargetConfig,
+    facts: { sync: string; stateDir: string },
+    timing: AwsTiming,
+  ) {
     const options = checked(name, config);
     const delta = config.delta === 'auto';
     const store = delta && config.store !== undefined ? openStore(config.store) : undefined;

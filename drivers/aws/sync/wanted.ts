@@ -30,7 +30,10 @@ export function audienceOf({ visibility, members }: WantedImage, options: AwsOpt
     throw new PortError('CONFIG', `not the number of an AWS account: ${printable(wrong).slice(0, 100)}`, {
       hint: 'members of an AWS target are account numbers of 12 digits; give it a rule of its own',
     });
-  return { everybody: visibility === 'public', accounts: [...new Set([...members, ...options.shareWith])].sort() };
+  return {
+    everybody: visibility === 'public',
+    accounts: [...new Set([...members, ...options.shareWith])].sort(),
+  };
 }
 
 /** Tags that show what was asked for. */

@@ -150,9 +150,7 @@ export async function startGate(moto: string): Promise<Gate> {
         return;
       }
       const shown = await gate.gaps.after(asked, told.toString(), (further) => ask(further.toString()));
-      response.end(
-        asked.get('Action') === 'DescribeImages' ? withRegistered(shown, gate.registered) : shown,
-      );
+      response.end(asked.get('Action') === 'DescribeImages' ? withRegistered(shown, gate.registered) : shown);
     } catch (error) {
       response.destroy(error as Error);
     }
