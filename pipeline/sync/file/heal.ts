@@ -3,6 +3,8 @@
  * wrong parts are replaced by right ones that say nothing, and what is then found wrong is told with the rest.
  */
 
+import { SYNC_NAME } from '../../../core/sync/config.ts';
+
 const PLACEHOLDERS: Readonly<Record<string, unknown>> = {
   sources: { job: 'x' },
   targets: { platform: 'aws' },
@@ -38,8 +40,14 @@ function replace(
     return;
   }
   const holder = held as Record<PropertyKey, unknown>;
+  if (!Object.hasOwn(holder, name)) return;
+  if (Array.isArray(holder) || SYNC_NAME.test(String(name))) {
+    holder[name] = structuredClone(placeholder);
+    return;
+  }
   // a name that is none cannot be named by a rule without being wrong there as well
-  if (Object.hasOwn(holder, name)) holder[name] = structuredClone(placeholder);
+  delete holder[name];
+  if (Object.keys(holder).length === 0) holder.x = structuredClone(placeholder);
 }
 
 /** Takes away the key that holds the wrong value, with the whole list when it is an item of one. */
