@@ -21,6 +21,8 @@ export function withoutWrong(value: unknown, paths: readonly (readonly PropertyK
     const placeholder = PLACEHOLDERS[String(section)];
     if (section === 'sync') root.sync = 'x';
     else if (placeholder !== undefined) replace(root, section, name, placeholder);
+    // of a window one time means nothing without the other
+    else if (section === 'window' || section === 'schedule') delete root[section];
     else drop(root, path);
   }
   root.sync ??= 'x';
