@@ -77,6 +77,8 @@ export const ImageData = z.object({
   attempts: z.int().min(1),
   /** Times it was taken and given back undone: not attempts of ours. */
   returns: z.int().min(0),
+  /** Milliseconds since 1970: since when another one's half-made image keeps it waiting. */
+  busySince: z.number().optional(),
   task: Task,
 });
 /** One image for one target. */

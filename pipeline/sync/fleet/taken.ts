@@ -38,15 +38,16 @@ export async function untilQueueAnswers(queue: Queue, signal: AbortSignal): Prom
 }
 
 /**
- * Gives the job to whoever is free, without the pause of a failure (a short one where lanes were the reason), and it does not
- * count as an attempt. A job that is not ours any more is left alone.
+ * Gives the job to whoever is free, at once or some seconds `later`; that is no attempt. A job that is not ours any more is left
+ * alone.
  */
 export async function handBack(
   queue: Queue,
   job: Taken,
-  options: { isLater: boolean; name: string; log: Log },
+  options: { name: string; log: Log; later?: number | undefined; busySince?: number | undefined },
 ): Promise<JobResult> {
-  const output = { host: options.name, message: 'the worker was stopped' };
+  const { name, log, later = 0, busySince } = options;
+  const output = { host: name, message: 'handed back' };
   const { id, retryCount, retryLimit } = job;
   const result: JobResult = { id, status: 'failed', output };
   try {
@@ -55,15 +56,15 @@ export async function handBack(
     const data = job.data as ImageData | SyncData;
     await queue.boss.update(
       job.name,
-      { ...data, returns: data.returns + 1 },
+      { ...data, returns: data.returns + 1, ...(busySince === undefined ? {} : { busySince }) },
       {
         id,
         retryLimit: retryLimit + 1,
-        startAfter: options.isLater ? Math.ceil(queue.times.pollSeconds * (1 + Math.random())) : new Date(0),
+        startAfter: later > 0 ? Math.ceil(later) : new Date(0),
       },
     );
   } catch (error) {
-    options.log.warn('a job could not be handed back; it is found by its heartbeat', {
+    log.warn('a job could not be handed back; it is found by its heartbeat', {
       error: queue.error(error).message,
     });
   }

@@ -1,6 +1,6 @@
 /** A worker of a fleet: takes jobs, does them, and acknowledges each with its result. */
 import type { JobResult, JobWithMetadata } from 'pg-boss';
-import { asPortError, PortError } from '../../../core/errors.ts';
+import { asPortError } from '../../../core/errors.ts';
 import { pause } from '../../../core/pause.ts';
 import type { SyncContext, SyncReport } from '../../../core/sync/types.ts';
 import { printable } from '../../../core/text.ts';
@@ -11,18 +11,18 @@ import {
   type ImageOutput,
   LANE_TIERS,
   PARTS,
-  RunData,
   SyncData,
   type SyncOutput,
   withoutResult,
 } from './jobs.ts';
 import type { Queue } from './queue.ts';
+import { RunFiles } from './run-files.ts';
 import { handBack, isTooMuch, type Taken, untilQueueAnswers } from './taken.ts';
 
 /** What a task is done with. */
 export interface FleetContext extends SyncContext {
-  /** `RUN@HOST`, for marks in clouds. */
-  owner: string;
+  /** `20260821T010000Z-ab12cd`, for marks in clouds. */
+  run: string;
 }
 
 /** How a worker works. */
@@ -47,10 +47,10 @@ const FINISH_MS = 4_000;
 const HAND_BACK_MS = 4_000;
 /** Lanes are counted again so long after a job was taken, when every job taken in the same instant can be seen. */
 const LANE_SURE_MS = 2_000;
+/** An image somebody else is at is waited for until that one counts as dead, and so long. */
+const BUSY_MARGIN_MS = 120_000;
 /** Whole syncs at a time; they only plan and wait. */
 const SYNC_LANES = 2;
-/** Files of runs kept read. */
-const FILES = 32;
 
 /** Works until the signal fires; resolves when nothing runs any more. Throws QUEUE when the queue cannot be used at all. */
 export async function runWorker(options: WorkerOptions): Promise<void> {
@@ -66,7 +66,7 @@ export async function runWorker(options: WorkerOptions): Promise<void> {
 class Worker {
   readonly #options: WorkerOptions;
   readonly #board: HostBoard;
-  readonly #files = new Map<string, SyncFile>();
+  readonly #files: RunFiles;
   readonly #running = new Map<string, Promise<JobResult>>();
   readonly #attempts = new Map<string, Taken>();
   /** Fires when what runs shall stop. */
@@ -74,6 +74,7 @@ class Worker {
 
   constructor(options: WorkerOptions) {
     this.#options = options;
+    this.#files = new RunFiles(options.queue, options.parse);
     this.#board = new HostBoard(options.queue, { name: options.name, lanes: options.lanes });
   }
 
@@ -123,14 +124,14 @@ class Worker {
   }
 
   #context(job: Taken, run: string, ...more: AbortSignal[]): FleetContext {
-    const { log, warn, name } = this.#options;
+    const { log, warn } = this.#options;
     return {
       // also when the job was cancelled, or given to another worker because our heartbeat was not seen
       signal: AbortSignal.any([job.signal, this.#stop.signal, ...more]),
       log,
       warn,
       progress: () => {},
-      owner: `${run}@${name}`,
+      run,
     };
   }
 
@@ -143,7 +144,8 @@ class Worker {
     const title = printable(
       `${task.action.verb} ${task.action.series} ${task.action.version} in ${task.action.target}`,
     );
-    if (await isTooMuch(queue, job)) return this.#handBack(job, `${title}: no lane free`, true);
+    const untilFree = queue.times.pollSeconds * (1 + Math.random());
+    if (await isTooMuch(queue, job)) return this.#handBack(job, `${title}: no lane free`, untilFree);
     const tooMuch = new AbortController();
     const ctx = this.#context(job, run, tooMuch.signal);
     const sure = setTimeout(() => {
@@ -153,15 +155,22 @@ class Worker {
     let result: TaskResult;
     let temporary = false;
     try {
-      result = await perform(task, await this.#fileOf(runId), ctx);
+      result = await perform(task, await this.#files.of(runId), ctx);
       temporary = result.outcome.temporary === true;
     } catch (error) {
-      if (ctx.signal.aborted) return this.#handBack(job, title, tooMuch.signal.aborted);
+      if (ctx.signal.aborted) return this.#handBack(job, title, tooMuch.signal.aborted ? untilFree : 0);
       const known = asPortError(error);
       ({ temporary } = known);
       result = withoutResult(task, 'failed', known);
     } finally {
       clearTimeout(sure);
+    }
+    if (result.outcome.code === 'SYNC_BUSY') {
+      // Most likely of a worker that died at this very job; when it has been silent for long enough it is taken over.
+      const { staleAfter } = (await this.#files.of(runId)).config;
+      const { busySince = Date.now() } = data.data;
+      if (Date.now() - busySince < staleAfter + BUSY_MARGIN_MS)
+        return this.#handBack(job, `${title}: somebody is at it`, queue.times.retrySeconds, busySince);
     }
     const attempt = job.retryCount + 1 - returns;
     result = { ...result, outcome: { ...result.outcome, attempts: attempt } };
@@ -200,30 +209,10 @@ class Worker {
     }
   }
 
-  /** The sync file of a run, as its text in the queue says. */
-  async #fileOf(runId: string): Promise<SyncFile> {
-    const known = this.#files.get(runId);
-    if (known !== undefined) return known;
-    const { queue, parse } = this.#options;
-    const [row] = await queue.boss.findJobs(PARTS.run, { id: runId }).catch((error: unknown) => {
-      throw queue.error(error, 'asking for the sync file');
-    });
-    const data = RunData.safeParse(row?.data);
-    if (!data.success)
-      throw new PortError('QUEUE', 'the sync file of this job is not in the queue any more', {
-        hint: 'run the sync again; it submits its images anew',
-      });
-    const file = parse(data.data.text, data.data.path);
-    this.#files.set(runId, file);
-    const [oldest] = this.#files.keys();
-    if (this.#files.size > FILES && oldest !== undefined) this.#files.delete(oldest);
-    return file;
-  }
-
-  async #handBack(job: Taken, title: string, isLater = false): Promise<JobResult> {
+  async #handBack(job: Taken, title: string, later = 0, busySince?: number): Promise<JobResult> {
     const { queue, name, log, onJob } = this.#options;
     onJob?.(`${title}: handed back`);
-    return handBack(queue, job, { isLater, name, log });
+    return handBack(queue, job, { later, busySince, name, log });
   }
 
   /** Takes no more jobs, lets what runs finish for a moment, then hands it back. */

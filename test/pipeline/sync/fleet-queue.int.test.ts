@@ -233,6 +233,23 @@ describe.skipIf(bin === undefined)('the queue (postgresql-15)', () => {
     await end();
   });
 
+  test('an image somebody is at is asked for again, without losing an attempt', async () => {
+    let calls = 0;
+    const perform = storePerformer(`file:${path.join(dir, 'busy')}`, 0);
+    const end = await worker({
+      perform: async (task, file, ctx) => {
+        const result = await perform(task, file, ctx);
+        if (++calls > 3) return result;
+        const busy = { result: 'deferred' as const, code: 'SYNC_BUSY', message: 'another is at it' };
+        return { ...result, outcome: { ...result.outcome, ...busy } };
+      },
+    });
+    const [result] = await carrierOf(queue, fileWith({ a: 1 })).run([taskFor('a', 'x')]);
+    expect(result?.outcome).toMatchObject({ result: 'done', attempts: 1 });
+    expect(calls).toBe(4);
+    await end();
+  });
+
   test('every connection is cut while images are done: all arrive', async () => {
     const end = await worker({ perform: storePerformer(`file:${path.join(dir, 'cut')}`, 50) });
     const series = ['x', 'y', 'z', 'u', 'v', 'w'];
@@ -276,7 +293,7 @@ describe.skipIf(bin === undefined)('the queue (postgresql-15)', () => {
     const syncs: string[] = [];
     const end = await worker({
       performSync: async (told, _data, ctx) => {
-        syncs.push(ctx.owner);
+        syncs.push(ctx.run);
         const results = await carrierOf(queue, told, { signal: ctx.signal }).run([taskFor('a', 'x')]);
         return { ...report, outcomes: results.map(({ outcome }) => outcome) };
       },
