@@ -307,6 +307,10 @@ describe.skipIf(missing)('nights', () => {
     const used = (await amis(world)).map((ami) => ami.BlockDeviceMappings?.[0]?.Ebs?.SnapshotId);
     for (const { SnapshotId } of await snapshots(world)) expect(used).toContain(SnapshotId);
     expect((await vhdNames(world)).filter((name) => name.includes('kill01')).length).toBeLessThanOrEqual(4);
+    // Of the blocks in B's Swift: those of the four versions, nothing of runs under way.
+    const objects = (await swiftObjects(world.b)).filter(({ name }) => name.startsWith('port-image-sync-killed/'));
+    expect(objects.filter(({ name }) => name.includes('/tables/'))).toHaveLength(4);
+    expect(objects.filter(({ name }) => !/\/(packs|tables)\//.test(name))).toEqual([]);
     expect(existsSync(path.join(path.dirname(killed), 'state', 'tmp'))).toBe(false);
     expect(readFileSync('/proc/mounts', 'utf8')).not.toContain(world.dir);
   });

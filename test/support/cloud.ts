@@ -206,6 +206,7 @@ async function makeProject(
     return written;
   };
   const endpoints = options.endpoints ?? {};
+  const limitIds = new Map<string, string>();
   return {
     projectId,
     projectName: unique,
@@ -242,12 +243,15 @@ async function makeProject(
     },
     async limitImages(limits) {
       const serviceId = await admin.ensure('service', 'glance');
-      const asked = `/limits?service_id=${serviceId}&project_id=${projectId}`;
-      const known = await admin.call<{ limits: { id: string; resource_name: string }[] }>('GET', asked);
-      for (const { id, resource_name } of known.limits)
-        if (Object.hasOwn(limits, resource_name)) await admin.call('DELETE', `/limits/${id}`);
-      await admin.call('POST', '/limits', {
-        limits: Object.entries(limits).map(([name, limit]) => ({
+      const fresh: [string, number][] = [];
+      for (const [name, limit] of Object.entries(limits)) {
+        const id = limitIds.get(name);
+        if (id === undefined) fresh.push([name, limit]);
+        else await admin.call('PATCH', `/limits/${id}`, { limit: { resource_limit: limit } });
+      }
+      if (fresh.length === 0) return;
+      const made = await admin.call<{ limits: { id: string; resource_name: string }[] }>('POST', '/limits', {
+        limits: fresh.map(([name, limit]) => ({
           service_id: serviceId,
           project_id: projectId,
           region_id: REGION,
@@ -255,6 +259,7 @@ async function makeProject(
           resource_limit: limit,
         })),
       });
+      for (const { id, resource_name } of made.limits) limitIds.set(resource_name, id);
     },
     async limitObjects(quotaBytes) {
       const headers = { 'x-account-meta-quota-bytes': `${quotaBytes}` };
