@@ -8,6 +8,7 @@
 import type { Image, Snapshot } from '@aws-sdk/client-ec2';
 import { asPortError, PortError } from '../../../core/errors.ts';
 import { isoDate } from '../../../core/sync/dates.ts';
+import { isBusy } from '../../../core/sync/owner.ts';
 import type { CreatedImage, CreateInput, TargetImage } from '../../../core/sync/types.ts';
 import { printable } from '../../../core/text.ts';
 import type { SnapshotRecord } from '../../../tools/aws/block-journal.ts';
@@ -18,7 +19,7 @@ import { EBS_LANES } from '../../../tools/aws/put-snapshot.ts';
 import { tagOf } from '../marks.ts';
 import type { AwsOptions } from '../options.ts';
 import { putContent, recordFromDisk, requireIdentity } from './content.ts';
-import { busy, isAlive, withHeartbeat } from './heartbeat.ts';
+import { busy, withHeartbeat } from './heartbeat.ts';
 import {
   ALIVE_TAG,
   amiName,
@@ -108,8 +109,8 @@ export class Creation {
   }
 
   /** Throws SYNC_BUSY for what another run, alive, is at. */
-  #requireDead({ owner, aliveAt, series }: TargetImage): void {
-    if (owner !== this.#input.owner && isAlive(aliveAt, this.#input.staleAfterMs)) throw busy(series, owner);
+  #requireDead(found: TargetImage): void {
+    if (isBusy(found, this.#input.owner, this.#input.staleAfterMs)) throw busy(found.series, found.owner);
   }
 
   /** From now on ours. */

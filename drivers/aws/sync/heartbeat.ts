@@ -19,12 +19,6 @@ export function busy(what: string, owner: string, cause?: unknown): PortError {
   });
 }
 
-/** Whether another run was alive a short while ago. */
-export function isAlive(aliveAt: string, staleAfterMs: number): boolean {
-  const since = Date.now() - Date.parse(aliveAt);
-  return Number.isFinite(since) && since < staleAfterMs;
-}
-
 /**
  * Works while the things of `ids` show signs of life. When another run has taken them over the work ends with SYNC_BUSY.
  * `work` gets a signal of its own.

@@ -3,6 +3,7 @@ import type { Image } from '@aws-sdk/client-ec2';
 import { PortError } from '../../../core/errors.ts';
 import type { TargetConfig } from '../../../core/sync/config.ts';
 import { isoDate } from '../../../core/sync/dates.ts';
+import { isAlive } from '../../../core/sync/owner.ts';
 import type {
   CreatedImage,
   CreateInput,
@@ -28,7 +29,6 @@ import { openStore } from '../../stores/index.ts';
 import { tagOf } from '../marks.ts';
 import { AwsOptions } from '../options.ts';
 import { type AwsPlaceOfSync, createImage } from './create.ts';
-import { isAlive } from './heartbeat.ts';
 import {
   HIDDEN_TAG,
   ID_TAG,

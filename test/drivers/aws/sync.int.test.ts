@@ -247,13 +247,13 @@ describe.skipIf(program === undefined)('EC2 as a target of a sync, by moto', () 
     expect(await target.list(syncContext())).toMatchObject([
       { version: '1', state: 'in-progress', owner: 'run-1@here' },
     ]);
-    await expect(target.create(createInput(dir, first, '1', { owner: 'run-2@here' }))).rejects.toMatchObject({
+    await expect(target.create(createInput(dir, first, '1', { owner: 'run-2@there' }))).rejects.toMatchObject({
       code: 'SYNC_BUSY',
     });
     expect(await target.sweep(await target.list(syncContext()), syncContext())).toBe(0);
     const sentBefore = gate.puts.size;
     gate.puts.clear();
-    const made = await target.create(createInput(dir, first, '1', { owner: 'run-2@here', staleAfterMs: 1 }));
+    const made = await target.create(createInput(dir, first, '1', { owner: 'run-2@there', staleAfterMs: 1 }));
     expect(sentBefore).toBeGreaterThan(5);
     // Of what was acknowledged nothing is sent again; 32 lanes may have been under way.
     expect(made.sentBytes).toBe(gate.puts.size * BLOCK);
@@ -293,7 +293,7 @@ describe.skipIf(program === undefined)('EC2 as a target of a sync, by moto', () 
     });
     expect(gate.registered).toHaveLength(0);
     const input = createInput(dir, first, '1', {
-      owner: 'run-2@here',
+      owner: 'run-2@there',
       staleAfterMs: 1,
       prove: async () => {},
     });
@@ -319,7 +319,7 @@ describe.skipIf(program === undefined)('EC2 as a target of a sync, by moto', () 
     gate.gaps.before = before;
     const [half] = await target.list(syncContext());
     expect(half).toMatchObject({ state: 'in-progress', ref: expect.stringMatching(/^ami-/) });
-    const made = await target.create(createInput(dir, first, '1', { owner: 'run-2@here', staleAfterMs: 1 }));
+    const made = await target.create(createInput(dir, first, '1', { owner: 'run-2@there', staleAfterMs: 1 }));
     expect(made).toMatchObject({ ref: half?.ref, sentBytes: 0 });
     expect(gate.registered).toHaveLength(1);
     expect((await target.list(syncContext())).map((i) => i.state)).toEqual(['complete']);
