@@ -131,7 +131,12 @@ export async function startGate(moto: string): Promise<Gate> {
         // moto tells blocks of 512 bytes.
         const begin = async () =>
           JSON.stringify({ ...JSON.parse(await (await ask(body)).text()), BlockSize: 524_288 });
-        return say(await gate.gaps.start(body.toString(), begin));
+        const started = await gate.gaps.start(body.toString(), begin);
+        const { ParentSnapshotId } = JSON.parse(body.toString()) as { ParentSnapshotId?: string };
+        const { SnapshotId } = JSON.parse(started.body) as { SnapshotId?: string };
+        if (ParentSnapshotId !== undefined && SnapshotId !== undefined)
+          gate.parents.set(SnapshotId, ParentSnapshotId);
+        return say(started);
       }
       const answer = await ask(body);
       if (request.method === 'POST' && pathname.startsWith('/snapshots/completion/') && answer.ok)
