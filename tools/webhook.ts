@@ -54,7 +54,7 @@ async function post(
     if (status >= 200 && status < 300) return;
     if (!REDIRECTS.has(status) || location === undefined)
       throw new PortError('CLOUD', `answer ${status}`, { temporary: TEMPORARY_STATUS.has(status) });
-    const next = URL.canParse(location, url) ? new URL(location, url) : undefined;
+    const next = URL.canParse(location, url.href) ? new URL(location, url) : undefined;
     // the report and the secret in the path are for this host alone
     if (next === undefined || next.host !== first.host || next.protocol !== first.protocol)
       throw new PortError('CLOUD', 'it redirects to another host');

@@ -1,5 +1,6 @@
 /** Asks every place of a sync file whether a run would be let in. Nothing is changed but what a store's own test needs. */
 import * as fs from 'node:fs/promises';
+import * as os from 'node:os';
 import * as path from 'node:path';
 import { asPortError, PortError } from '../../core/errors.ts';
 import type { SourceConfig, SyncConfig } from '../../core/sync/config.ts';
@@ -28,7 +29,12 @@ export async function askPlaces(
   const { config } = file;
   // what is read here is forgotten: a test leaves no ledger
   const digests = new Map<string, string>();
-  const places = new Places(file, { stateDir: options.stateDir, digests, signal: options.signal });
+  const places = new Places(file, {
+    stateDir: options.stateDir,
+    digests,
+    owner: `check@${os.hostname()}`,
+    signal: options.signal,
+  });
   const ask = async (place: string, work: () => Promise<string>): Promise<PlaceAnswer> => {
     options.progress({ text: `asking ${place}` });
     try {

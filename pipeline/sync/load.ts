@@ -88,16 +88,10 @@ function found(value: unknown, parsed: ReturnType<typeof SyncConfig.safeParse>, 
   wrong.push(...moreWrong(value));
   const isSecret = (at: readonly PropertyKey[]) =>
     secrets.some((secret) => secret.length <= at.length && secret.every((step, index) => step === at[index]));
-  const seen = new Set<string>();
-  const problems: Problem[] = [];
-  for (const { path: at, text } of wrong) {
-    // what is said of a secret might quote it
-    if (isSecret(at)) continue;
-    const key = `${at.map(String).join('\0')}\0${text}`;
-    if (seen.has(key)) continue;
-    seen.add(key);
-    problems.push({ ...yaml.at(at), path: pathText(at), text });
-  }
+  // what is said of a secret might quote it
+  const problems: Problem[] = wrong
+    .filter(({ path: at }) => !isSecret(at))
+    .map(({ path: at, text }) => ({ ...yaml.at(at), path: pathText(at), text }));
   for (const at of secrets)
     problems.push({
       ...yaml.at(at),
@@ -114,10 +108,11 @@ function pathText(at: readonly PropertyKey[]): string {
 }
 
 function inOrder(problems: readonly Problem[]): Problem[] {
-  const sorted = [...problems].sort((a, b) => a.line - b.line || a.column - b.column);
+  const each = new Map(problems.map((one) => [`${one.line}:${one.column}:${one.path}:${one.text}`, one]));
+  const sorted = [...each.values()].sort((a, b) => a.line - b.line || a.column - b.column);
   if (sorted.length <= MOST_PROBLEMS) return sorted;
   const { line = 1, column = 1 } = sorted[MOST_PROBLEMS] ?? {};
-  const text = `and ${sorted.length - MOST_PROBLEMS} more from here on`;
+  const text = 'and more from here on';
   return [...sorted.slice(0, MOST_PROBLEMS), { line, column, path: '', text }];
 }
 

@@ -26,13 +26,14 @@ export interface YamlText {
 /** Errors after which the rest of the file still means what it says. */
 const HARMLESS = new Set(['DUPLICATE_KEY', 'TAG_RESOLVE_FAILED']);
 
+const MISSING = 'something is missing here: a quote, a bracket, a comma or a colon';
 /** What the parser calls wrong, in words for people who do not know its grammar. */
 const WORDS: Readonly<Record<string, string>> = {
   TAB_AS_INDENT: 'a tab; YAML is indented with spaces',
   DUPLICATE_KEY: 'this key stands here twice',
   MULTIPLE_DOCS: 'a second document begins here; a sync is one file',
   BAD_INDENT: 'this line is not indented as the lines it belongs to',
-  MISSING_CHAR: 'something is missing here: a quote, a bracket, a comma or a colon',
+  MISSING_CHAR: MISSING,
   MULTILINE_IMPLICIT_KEY: 'a colon is missing here, or the line before goes on where it should not',
   BLOCK_AS_IMPLICIT_KEY: 'two keys in one line, or a value that needs quotes',
   UNEXPECTED_TOKEN: 'this fits nowhere here',
@@ -45,11 +46,12 @@ export function readYaml(text: string): YamlText {
     return read(text);
   } catch (error) {
     // parser and visitor call themselves for each level
-    if (error instanceof RangeError) return unreadable([{ ...START, path: '', text: 'nested too deeply' }]);
+    if (error instanceof RangeError) return unreadable([{ ...START, path: '', text: TOO_DEEP }]);
     throw error;
   }
 }
 
+const TOO_DEEP = 'nested too deeply';
 const START = { line: 1, column: 1 };
 
 function unreadable(problems: Problem[]): YamlText {
@@ -72,8 +74,10 @@ function read(text: string): YamlText {
   const problems: Problem[] = [...doc.errors, ...doc.warnings].map(({ code, message, pos }) => ({
     ...place(pos[0]),
     path: '',
-    text: WORDS[code] ?? withoutQuotes(message),
+    text: words(code, message),
   }));
+  const exhausted = doc.errors.find(({ code }) => code === 'RESOURCE_EXHAUSTION');
+  if (exhausted !== undefined) return unreadable([{ ...place(exhausted.pos[0]), path: '', text: TOO_DEEP }]);
   if (doc.errors.some(({ code }) => !HARMLESS.has(code))) return unreadable(problems);
   const unread = references(doc, place);
   if (unread.length > 0) return unreadable([...problems, ...unread]);
@@ -102,6 +106,12 @@ function references(
     },
   });
   return found;
+}
+
+function words(code: string, message: string): string {
+  // an open bracket runs into the next line, which is then called badly indented
+  if (code === 'BAD_INDENT' && message.startsWith('Flow')) return MISSING;
+  return WORDS[code] ?? withoutQuotes(message);
 }
 
 /** The parser's own message as far as it quotes nothing. */

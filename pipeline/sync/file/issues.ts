@@ -11,6 +11,9 @@ export interface Wrong {
 /** Kinds of source: each has the one key that says which it is. */
 const KINDS = ['glance', 'job', 'folder', 'servers'];
 
+/** Of one place; whoever has more knows by then. */
+const MOST_KEYS = 500;
+
 type Issue = z.core.$ZodIssue;
 
 /** Each issue as one or more wrong places; `value` is what was checked, `known` tells the keys a place may have. */
@@ -30,7 +33,10 @@ function places(
 ): Wrong[] {
   const path = [...before, ...issue.path];
   if (issue.code === 'unrecognized_keys') {
-    return issue.keys.map((key) => ({ path: [...path, key], text: unknownKey(key, known(path)) }));
+    const there = known(path);
+    return issue.keys
+      .slice(0, MOST_KEYS)
+      .map((key) => ({ path: [...path, key], text: unknownKey(key, there) }));
   }
   if (issue.code === 'invalid_key') {
     return [{ path, text: `not a name here: ${issue.issues[0]?.message ?? issue.message}` }];
@@ -127,7 +133,7 @@ export function nearest(word: string, words: readonly string[]): string | undefi
   if (word.length > MOST_CHARS) return undefined;
   const plain = (text: string) => text.toLowerCase().replace(/[-_ ]/g, '');
   let best: string | undefined;
-  let least = Math.max(1, Math.floor(word.length / 3)) + 1;
+  let least = Math.ceil(word.length / 3) + 1;
   for (const candidate of words) {
     const far = distance(plain(word), plain(candidate));
     if (far < least) {
