@@ -24,13 +24,12 @@ export interface YamlText {
 }
 
 /** Errors after which the rest of the file still means what it says. */
-const HARMLESS = new Set(['DUPLICATE_KEY', 'TAG_RESOLVE_FAILED']);
+const HARMLESS = new Set(['TAG_RESOLVE_FAILED']);
 
 const MISSING = 'something is missing here: a quote, a bracket, a comma or a colon';
 /** What the parser calls wrong, in words for people who do not know its grammar. */
 const WORDS: Readonly<Record<string, string>> = {
   TAB_AS_INDENT: 'a tab; YAML is indented with spaces',
-  DUPLICATE_KEY: 'this key stands here twice',
   MULTIPLE_DOCS: 'a second document begins here; a sync is one file',
   BAD_INDENT: 'this line is not indented as the lines it belongs to',
   MISSING_CHAR: MISSING,
@@ -68,6 +67,8 @@ function read(text: string): YamlText {
     version: '1.2',
     schema: 'core',
     merge: false,
+    // its own test compares each key with each; ours is below
+    uniqueKeys: false,
     prettyErrors: false,
     lineCounter: lines,
   });
@@ -81,7 +82,11 @@ function read(text: string): YamlText {
   if (doc.errors.some(({ code }) => !HARMLESS.has(code))) return unreadable(problems);
   const unread = references(doc, place);
   if (unread.length > 0) return unreadable([...problems, ...unread]);
-  return { value: doc.toJS({ maxAliasCount: 0 }), problems, at: (path) => place(offsetOf(doc, path)) };
+  return {
+    value: doc.toJS({ maxAliasCount: 0 }),
+    problems: [...problems, ...twice(doc, place)],
+    at: (path) => place(offsetOf(doc, path)),
+  };
 }
 
 const REFERENCE = 'anchors and aliases (&…, *…) are not read here; write it out';
@@ -103,6 +108,30 @@ function references(
     Pair: (_, { key }) => {
       if (yaml.isCollection(key))
         found.push({ ...place(key.range?.[0] ?? 0), path: '', text: 'a key is a word' });
+    },
+  });
+  return found;
+}
+
+function twice(
+  doc: yaml.Document.Parsed,
+  place: (offset: number) => { line: number; column: number },
+): Problem[] {
+  const found: Problem[] = [];
+  yaml.visit(doc, {
+    Map: (_, { items }) => {
+      const seen = new Set<string>();
+      for (const { key } of items) {
+        if (!yaml.isScalar(key)) continue;
+        const name = String(key.value);
+        if (seen.has(name))
+          found.push({
+            ...place(key.range?.[0] ?? 0),
+            path: '',
+            text: `${name.slice(0, 80)} stands here twice`,
+          });
+        seen.add(name);
+      }
     },
   });
   return found;
