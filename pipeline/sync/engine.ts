@@ -15,16 +15,16 @@ import type {
   TargetImage,
 } from '../../core/sync/types.ts';
 import { lockFolder } from '../lock.ts';
-import { placeOf } from './place.ts';
 import { ProcessCarrier } from './carrier.ts';
 import { Ledger } from './ledger.ts';
 import { LocalDisks } from './local-disks.ts';
 import { type PerformOptions, performTask } from './perform.ts';
 import type { SyncFile, SyncTask, TaskCarrier, TaskResult } from './perform-types.ts';
+import { placeOf } from './place.ts';
 import { inPlace, Places, unreachable } from './places.ts';
 import { type Listings, type PlannedSync, planSync } from './plan.ts';
 import { exitStatusOf } from './report/exit-status.ts';
-import { writeRun } from './report/write.ts';
+import { INDEX_RUNS, writeRun } from './report/write.ts';
 
 /** How to run. */
 export interface SyncOptions extends SyncContext {
@@ -185,8 +185,9 @@ class Run {
       interrupted = true;
     }
     const report = await this.#report(interrupted);
+    // The report first: the ledger can be made of it, not the other way round.
+    await writeRun(this.#session.stateDir, report, this.#session.ledger.runs(INDEX_RUNS));
     this.#session.ledger.saveRun(report);
-    await writeRun(this.#session.stateDir, report);
     return report;
   }
 
