@@ -4,13 +4,13 @@ import { numbersOf } from './numbers.ts';
 
 type Labels = Readonly<Record<string, string>>;
 
-function escape(value: string): string {
+function escaped(value: string): string {
   return value.replaceAll('\\', '\\\\').replaceAll('"', '\\"').replaceAll('\n', '\\n');
 }
 
 function line(name: string, labels: Labels, value: number): string {
   const text = Object.entries(labels)
-    .map(([key, label]) => `${key}="${escape(label)}"`)
+    .map(([key, label]) => `${key}="${escaped(label)}"`)
     .join(',');
   return `${name}{${text}} ${value}`;
 }
