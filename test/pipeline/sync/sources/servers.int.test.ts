@@ -1,4 +1,4 @@
-/** A server that is captured through a connection and converted, then again when it is unchanged, then when it is gone. */
+/** A server that is captured through a connection and converted, then again unchanged, with one package updated, and gone. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import * as fs from 'node:fs/promises';
 import * as path from 'node:path';
@@ -64,8 +64,13 @@ describe.skipIf(missing)('a server of a sync', () => {
   };
   const journal = () => fs.readFile(path.join(base, 'jobs/web/journal.jsonl'), 'utf8');
 
+  const passes = async () => {
+    const text = await fs.readFile(path.join(base, 'jobs/web/capture/capture.json'), 'utf8');
+    return (JSON.parse(text) as { passes: { changedBlocks: number; sameBlocks: number }[] }).passes;
+  };
+
   test(
-    'is captured and converted; unchanged it costs a pass and no conversion; gone it keeps its image',
+    'is captured and converted; unchanged it costs a pass and no conversion; changed it is made anew; gone it keeps its image',
     async () => {
       const { raw, virtualBytes } = await nights();
       await serve(raw[0]);
@@ -98,24 +103,34 @@ describe.skipIf(missing)('a server of a sync', () => {
       const again = syncContext();
       expect((await second.refresh(again)).map((f) => f.name)).toEqual(['gone']);
       expect((await journal()).split('"event":"run-done"').length - 1).toBe(1);
-      const state = JSON.parse(
-        await fs.readFile(path.join(base, 'jobs/web/capture/capture.json'), 'utf8'),
-      ) as {
-        passes: { changedBlocks: number }[];
-      };
-      expect(state.passes.length).toBeGreaterThan(1);
-      expect(state.passes.at(-1)?.changedBlocks).toBe(0);
+      const { length } = await passes();
+      expect(length).toBeGreaterThan(1);
+      expect((await passes()).at(-1)?.changedBlocks).toBe(0);
       expect(await second.list(again)).toEqual([image]);
 
       await stop();
+      await serve(raw[1]);
       const third = open();
+      const changed = syncContext();
+      expect((await third.refresh(changed)).map((f) => f.name)).toEqual(['gone']);
+      const last = (await passes()).at(-1);
+      expect(last?.changedBlocks).toBeGreaterThan(0);
+      // One package was updated: most of what is in use is what it was.
+      expect(last?.changedBlocks).toBeLessThan((last?.sameBlocks ?? 0) / 2);
+      const [newer] = await third.list(changed);
+      if (newer === undefined) throw new Error('no newer image');
+      expect(newer.version > image.version).toBe(true);
+      expect(newer.fileDigest).not.toBe(image.fileDigest);
+
+      await stop();
+      const fourth = open();
       const away = syncContext();
-      expect(await third.refresh(away)).toMatchObject([
+      expect(await fourth.refresh(away)).toMatchObject([
         { name: 'gone' },
         { name: 'web', code: 'SOURCE_REMOTE' },
       ]);
-      expect(await third.list(away)).toEqual([image]);
-      expect((await third.fetch(image, base, away)).path).toBe(image.ref);
+      expect(await fourth.list(away)).toEqual([newer]);
+      expect((await fourth.fetch(newer, base, away)).path).toBe(newer.ref);
     },
     HOUR_MS,
   );
