@@ -2,14 +2,13 @@
 import type { GalleryImage, GalleryImageFeature, GalleryImageVersion } from '@azure/arm-compute';
 import { PortError } from '../../core/errors.ts';
 import { printable } from '../../core/text.ts';
-import type { UploadContext } from '../../core/uploader.ts';
-import type { Carriers } from './managed-image.ts';
+import type { Carriers, ImageContext } from './managed-image.ts';
 import { MARK_TAG, tagsOf } from './marks.ts';
 import type { AzureOptions } from './options.ts';
 import type { Carried } from './page-blob.ts';
 import { asked, askedFor, type Place } from './place.ts';
 
-type Context = UploadContext<AzureOptions>;
+type Context = ImageContext;
 
 /** Where a version goes. */
 export interface GalleryPlace {
@@ -192,7 +191,7 @@ export async function makeVersion(
 
 /** Removes a version. */
 export async function dropVersion(
-  ctx: Context,
+  ctx: Pick<Context, 'signal'>,
   place: Place,
   at: GalleryPlace,
   version: string,

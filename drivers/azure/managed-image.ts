@@ -8,7 +8,15 @@ import type { AzureOptions } from './options.ts';
 import type { Carried } from './page-blob.ts';
 import { asked, askedFor, type Place } from './place.ts';
 
-type Context = UploadContext<AzureOptions>;
+/** What a registration is told; part of an UploadContext. */
+export type ImageContext = Pick<
+  UploadContext<AzureOptions>,
+  'name' | 'mark' | 'options' | 'identity' | 'verified' | 'contractSha256' | 'signal'
+> & {
+  facts: { firmware: 'bios' | 'uefi'; os: { arch: string } };
+  contract: { facts: { drivers: string[]; networkDrivers?: string[] | undefined } } | undefined;
+};
+type Context = ImageContext;
 
 /** What carries the system's disk, and what the further ones in the order of their ids. */
 export interface Carriers {
@@ -71,7 +79,7 @@ async function dropFailed(ctx: Context, place: Place, name: string): Promise<voi
 }
 
 /** Removes an image. */
-export async function dropImage(ctx: Context, place: Place, name: string): Promise<void> {
+export async function dropImage(ctx: Pick<Context, 'signal'>, place: Place, name: string): Promise<void> {
   const { compute, options, pollMs } = place;
   await asked(`removing image ${printable(name)}`, ctx.signal, () =>
     compute.images.delete(options.resourceGroup, name, {

@@ -30,8 +30,12 @@ export interface Place {
 }
 
 /** Reads credentials and CA file; connects to nothing yet. Throws CONFIG. */
-export async function openPlace(options: AzureOptions, pollMs = POLL_MS): Promise<Place> {
-  const http = await transport(options.caFile);
+export async function openPlace(
+  options: AzureOptions,
+  pollMs = POLL_MS,
+  onRequest?: () => void,
+): Promise<Place> {
+  const http = { ...(await transport(options.caFile)), onRequest };
   const { management, blob, authority } = options.endpoints;
   const login = tokenCredential({ transport: http, authority });
   const endpoint =
@@ -44,6 +48,17 @@ export async function openPlace(options: AzureOptions, pollMs = POLL_MS): Promis
     redirectOptions: { maxRetries: 0 },
     ...(endpoint === undefined ? {} : { endpoint, credentials: { scopes: [`${endpoint}/.default`] } }),
   });
+  if (onRequest !== undefined)
+    compute.pipeline.addPolicy(
+      {
+        name: 'countRequests',
+        sendRequest: (request, next) => {
+          onRequest();
+          return next(request);
+        },
+      },
+      { afterPhase: 'Retry' },
+    );
   return { options, compute, container: containerOf(options, blob, http, () => login), http, pollMs };
 }
 

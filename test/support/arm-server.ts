@@ -260,6 +260,17 @@ export async function startArm(): Promise<ArmServer> {
     }
     if (resource === undefined) return refuse(response, 404, 'ResourceNotFound');
     if (method === 'GET') return answer(response, 200, resource);
+    if (method === 'PATCH') {
+      // Only what is sent changes; a resource is updated at once here.
+      resource.tags = (body?.tags as Record<string, string> | undefined) ?? resource.tags ?? {};
+      const { publishingProfile } = (body?.properties ?? {}) as { publishingProfile?: object };
+      if (publishingProfile !== undefined)
+        resource.properties.publishingProfile = {
+          ...(resource.properties.publishingProfile as object | undefined),
+          ...publishingProfile,
+        };
+      return answer(response, 200, resource);
+    }
     if (method === 'POST' && verb !== null) return access(verb[2] ?? '', resource, body, response);
     if (method !== 'DELETE') return refuse(response, 405, 'MethodNotAllowed');
     if (resource.properties.diskState?.startsWith('Active'))

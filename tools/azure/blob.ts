@@ -19,13 +19,22 @@ const RETRIES = {
   tryTimeoutInMs: 120_000,
 };
 
-function pipelineOf(credential: BlobAccess['credential'], { agent }: Transport): Pipeline {
+function pipelineOf(credential: BlobAccess['credential'], { agent, onRequest }: Transport): Pipeline {
   const pipeline = newPipeline(credential, { retryOptions: RETRIES });
   if (agent !== undefined)
     pipeline.factories.push({
       create: (next) => ({
         sendRequest: (request) => {
           if (request.url.startsWith('https:')) request.agent = agent;
+          return next.sendRequest(request);
+        },
+      }),
+    });
+  if (onRequest !== undefined)
+    pipeline.factories.push({
+      create: (next) => ({
+        sendRequest: (request) => {
+          onRequest();
           return next.sendRequest(request);
         },
       }),

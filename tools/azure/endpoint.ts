@@ -48,6 +48,8 @@ export interface Transport {
   /** Both only where further authorities are trusted. */
   tlsOptions: { ca: string } | undefined;
   agent: Agent | undefined;
+  /** Told of every request that is sent, repeated ones as well. */
+  onRequest?: (() => void) | undefined;
 }
 
 /** The usual authorities, with those of a PEM file besides. Throws CONFIG. */
