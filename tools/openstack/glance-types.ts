@@ -55,6 +55,10 @@ export const UsageInfo = z.looseObject({
 /** Quotas and their use: `image_size_total` and `image_stage_total` in MiB, the rest counts; limit -1 is none. */
 export type GlanceUsage = z.infer<typeof UsageInfo>['usage'];
 
+export const MemberList = z.looseObject({
+  members: z.array(z.looseObject({ member_id: z.string() })),
+});
+
 export const TaskList = z.looseObject({
   tasks: z.array(
     z.looseObject({

@@ -12,6 +12,7 @@ import {
   type GlanceUsage,
   ImageList,
   ImportInfo,
+  MemberList,
   type NewImage,
   type PatchOperation,
   StoreInfo,
@@ -179,6 +180,23 @@ export class GlanceApi {
       ...options,
     });
     await answer.drain();
+  }
+
+  /** Takes an offer back. No error when there is none. */
+  async removeMember(id: string, project: string, options: CallOptions = {}): Promise<void> {
+    const answer = await this.send(`images/${id}/members/${encodeURIComponent(project)}`, {
+      method: 'DELETE',
+      okStatus: [200, 204, 404],
+      what: `sharing of image ${id}`,
+      ...options,
+    });
+    await answer.drain();
+  }
+
+  /** Projects a shared image is offered to. */
+  async members(id: string, options: CallOptions = {}): Promise<string[]> {
+    const { members } = await this.#read(`images/${id}/members`, MemberList, `members of ${id}`, options);
+    return members.map((member) => member.member_id);
   }
 
   /** Tasks that work or worked on an image; none where the service is too old to tell. */

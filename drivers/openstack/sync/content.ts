@@ -4,6 +4,7 @@ import * as fs from 'node:fs/promises';
 import * as path from 'node:path';
 import { asPortError, PortError } from '../../../core/errors.ts';
 import { fileDigests } from '../../../core/files.ts';
+import { pause } from '../../../core/pause.ts';
 import { BLOCK_BYTES } from '../../../core/sync/block-index.ts';
 import type { CreatedImage, CreateInput } from '../../../core/sync/types.ts';
 import { worthKeeping } from '../../../tools/blocks/choose.ts';
@@ -86,13 +87,14 @@ function uploadInput(
 export async function sendImage(input: ContentInput, claimed: GlanceImage): Promise<Arrived> {
   const { cloud, create, request, delta } = input;
   const offer = await readOffer(cloud.glance, create.signal);
+  const meter = new CountingMeter(create.uploadBytesPerSecond);
   const canPull = offer.hasObjectStore && offer.importMethods.includes('web-download');
   const isFree = request.method === 'auto' || request.method === 'web-download';
   if (delta === 'auto' && isFree && canPull) {
     const why = await refusal(cloud, create.signal);
     if (why === undefined) {
       try {
-        return await sendBlocks(input, claimed);
+        return await sendBlocks(input, claimed, meter);
       } catch (error) {
         const known = asPortError(error);
         // Glance may not reach Swift; what was asked for by name is not replaced by something else.
@@ -108,7 +110,7 @@ export async function sendImage(input: ContentInput, claimed: GlanceImage): Prom
     { ...offer, hasObjectStore: false },
     0,
   );
-  return sendWhole(input, method === 'import' ? 'import' : 'put');
+  return sendWhole(input, method === 'import' ? 'import' : 'put', meter);
 }
 
 /** Why blocks cannot be used here; undefined when they can. */
@@ -125,13 +127,12 @@ async function refusal(cloud: SyncCloud, signal: AbortSignal): Promise<PortError
 class ImportFailure extends PortError {}
 const isImportFailure = (error: PortError): boolean => error instanceof ImportFailure;
 
-async function sendBlocks(input: ContentInput, claimed: GlanceImage): Promise<Arrived> {
+async function sendBlocks(input: ContentInput, claimed: GlanceImage, meter: CountingMeter): Promise<Arrived> {
   const { cloud, sync, create } = input;
   const { disk, signal, identity } = create;
   const { index } = disk;
   const store = await BlockStore.open(cloud.swift, sync, { make: true, signal });
   if (store === undefined) throw new PortError('BUG', 'no container');
-  const meter = new CountingMeter(create.uploadBytesPerSecond);
   const { table: all, packs } = await store.known({ series: identity.series, rawSha256: identity.rawSha256 });
   const table = worthKeeping(index, all);
   const handle = await fs.open(disk.rawPath, 'r');
@@ -253,7 +254,11 @@ async function compareContent(
   return { content: verified, proof };
 }
 
-async function sendWhole(input: ContentInput, method: 'put' | 'import'): Promise<Arrived> {
+async function sendWhole(
+  input: ContentInput,
+  method: 'put' | 'import',
+  meter: CountingMeter,
+): Promise<Arrived> {
   const { cloud, create, request } = input;
   const { disk, signal, log, tmp } = create;
   const { glance } = cloud;
@@ -272,7 +277,14 @@ async function sendWhole(input: ContentInput, method: 'put' | 'import'): Promise
   try {
     const [sha256 = '', sha512 = ''] = await fileDigests(file, ['sha256', 'sha512'], signal);
     const { size } = await fs.stat(file);
-    const whole = uploadInput(input, { file, bytes: size, sha256, sha512 });
+    const whole: UploadInput = {
+      ...uploadInput(input, { file, bytes: size, sha256, sha512 }),
+      pace: async (bytes) => {
+        meter.sent(bytes);
+        const waitMs = meter.waitMs(bytes);
+        if (waitMs > 1) await pause(waitMs, signal);
+      },
+    };
     const { stores } = request;
     const sent = await sendContent(glance, whole, {
       destination: method === 'put' ? 'file' : 'stage',
@@ -288,7 +300,7 @@ async function sendWhole(input: ContentInput, method: 'put' | 'import'): Promise
     return {
       image,
       method,
-      sentBytes: size,
+      sentBytes: meter.bytes,
       changedBytes: disk.index.dataBytes,
       dataBytes: disk.index.dataBytes,
       content: verified,

@@ -9,9 +9,9 @@ import { MARK } from './marks.ts';
 
 const ATTEMPTS = 3;
 
-/** Marks a finished image has, beside what is wanted. */
+/** Marks a finished image has, but for the digest of what is wanted: `show` sets that one last. */
 export function finalMarks(create: CreateInput, sync: string): Record<string, string> {
-  const { identity, image, owner, wantedDigest } = create;
+  const { identity, image, owner } = create;
   const data = image.dataSets.join(',');
   return {
     [MARK.sync]: sync,
@@ -22,7 +22,6 @@ export function finalMarks(create: CreateInput, sync: string): Record<string, st
     [MARK.file]: image.fileDigest ?? '-',
     [MARK.state]: STATE.complete,
     [MARK.owner]: owner,
-    [MARK.wanted]: wantedDigest,
     ...(data === '' || data.length > 255 ? {} : { [MARK.data]: data }),
   };
 }
@@ -69,19 +68,33 @@ export async function setProperties(
   });
 }
 
-/** The last step: who may see it. */
+/**
+ * The last step: who may see it. Then the digest of what was wanted: a run that is killed before finds that something is to be done.
+ * `more` goes along in the first request.
+ */
 export async function show(
   glance: GlanceApi,
   image: GlanceImage,
   wanted: WantedImage,
+  wantedDigest: string,
   signal: AbortSignal,
+  more: readonly PatchOperation[] = [],
 ): Promise<void> {
-  const operations: PatchOperation[] = [];
+  const seal: PatchOperation = { op: 'add', path: `/${MARK.wanted}`, value: wantedDigest };
+  const operations: PatchOperation[] = [...more];
   if (image.visibility !== wanted.visibility)
     operations.push({ op: 'replace', path: '/visibility', value: wanted.visibility });
   if (image.protected !== wanted.protected)
     operations.push({ op: 'replace', path: '/protected', value: wanted.protected });
+  // Glance knows members of shared images only.
+  const isShared = wanted.visibility === 'shared';
+  if (!isShared) operations.push(seal);
   if (operations.length > 0) await glance.patch(image.id, operations, { signal });
-  if (wanted.visibility !== 'shared') return;
-  for (const project of wanted.members) await glance.addMember(image.id, project, { signal });
+  if (!isShared) return;
+  const members = await glance.members(image.id, { signal });
+  for (const project of wanted.members)
+    if (!members.includes(project)) await glance.addMember(image.id, project, { signal });
+  for (const project of members)
+    if (!wanted.members.includes(project)) await glance.removeMember(image.id, project, { signal });
+  await glance.patch(image.id, [seal], { signal });
 }

@@ -90,7 +90,12 @@ class OpenstackTarget implements SyncTarget {
     const { sync } = this.#facts;
     const claimInput = { sync, create, format: 'qcow2', minDiskGib: minDiskOf(create) };
     const claimed = await claim(glance, claimInput);
-    if (claimed.kind === 'there') return adopted(claimed.image, create);
+    if (claimed.kind === 'there') {
+      // Whoever made it was cut off, or is about to do the same.
+      if (targetImage(claimed.image, sync)?.wanted === '')
+        await show(glance, claimed.image, create.wanted, create.wantedDigest, create.signal);
+      return adopted(claimed.image, create);
+    }
     let current: GlanceImage = claimed.image;
     let isFirst = true;
     const reclaim = async (): Promise<GlanceImage> => {
@@ -106,10 +111,22 @@ class OpenstackTarget implements SyncTarget {
     };
     try {
       return await whileAlive(glance, current.id, create, async () => {
-        const { image, ...arrived } = await sendImage(
-          { cloud: this.#cloud, sync, create, request: this.#request, delta: this.#delta, reclaim },
-          current,
-        );
+        const content = {
+          cloud: this.#cloud,
+          sync,
+          create,
+          request: this.#request,
+          delta: this.#delta,
+          reclaim,
+        };
+        const { image, ...arrived } = await sendImage(content, current).catch(async (error: unknown) => {
+          // What an earlier attempt brought there may be the same disk in another order of blocks.
+          const isOld = current.status === 'active' || current.status === 'importing';
+          if (!isOld || asPortError(error).code !== 'CLOUD_MISMATCH') throw error;
+          await glance.remove(current.id, { signal: create.signal });
+          isFirst = false;
+          return sendImage(content, await reclaim());
+        });
         current = image;
         await create.prove?.();
         await this.#publish(image, create);
@@ -129,7 +146,7 @@ class OpenstackTarget implements SyncTarget {
     await setProperties(glance, image.id, properties, attributes, signal);
     const now = await glance.show(image.id, { signal });
     if (now === undefined) throw new PortError('CLOUD', `image ${image.id} vanished`);
-    await show(glance, now, wanted, signal);
+    await show(glance, now, wanted, create.wantedDigest, signal);
   }
 
   /**
@@ -138,9 +155,15 @@ class OpenstackTarget implements SyncTarget {
    */
   async #cleanUp(image: GlanceImage, create: CreateInput, error: unknown): Promise<unknown> {
     const known = asPortError(error);
-    if (create.signal.aborted || known.temporary) return known;
     const signal = AbortSignal.timeout(CLEAN_UP_MS);
     try {
+      if (create.signal.aborted || known.temporary) {
+        // Nobody has to wait until it counts as dead.
+        await this.#cloud.glance.patch(image.id, [{ op: 'add', path: `/${MARK.alive}`, value: '' }], {
+          signal,
+        });
+        return known;
+      }
       const now = await this.#cloud.glance.show(image.id, { signal });
       if (now !== undefined && targetImage(now, this.#facts.sync)?.state !== 'complete')
         await this.#cloud.glance.remove(image.id, { signal });
@@ -163,10 +186,9 @@ class OpenstackTarget implements SyncTarget {
       (entry): entry is [string, string] =>
         entry[0].startsWith('port_image_') && entry[0] !== MARK.hiddenAt && typeof entry[1] === 'string',
     );
-    const properties = { ...wanted.properties, ...Object.fromEntries(marks), [MARK.wanted]: wantedDigest };
+    const properties = { ...wanted.properties, ...Object.fromEntries(marks) };
     const operations = operationsFor(now, properties, { name: wanted.name, os_hidden: false });
-    const patched = operations.length === 0 ? now : await glance.patch(image.ref, operations, { signal });
-    await show(glance, patched, wanted, signal);
+    await show(glance, now, wanted, wantedDigest, signal, operations);
   }
 
   async hide(image: TargetImage, { signal }: { signal: AbortSignal }): Promise<void> {
@@ -186,7 +208,8 @@ class OpenstackTarget implements SyncTarget {
       await this.#cloud.glance.remove(image.ref, { signal });
     } catch (error) {
       if (!(error instanceof HttpError) || (error.status !== 403 && error.status !== 409)) throw error;
-      const why = error.status === 403 ? 'protected, or this login may not' : 'in use';
+      const why =
+        error.status === 409 ? 'in use' : image.protected ? 'protected' : 'protected, or this login may not';
       throw new PortError('CLOUD_CONFLICT', `${printable(image.name)} (${image.ref}) stays: it is ${why}`, {
         hint: 'pin it in retention.pins, or free it: openstack image set --unprotect',
         cause: error,

@@ -40,6 +40,7 @@ export async function sendContent(
     bytes,
     signal,
     summed: input.sha512 === undefined,
+    pace: input.pace,
     onBytes: (doneBytes) =>
       input.onProgress({ text: `uploading ${input.name}`, doneBytes, totalBytes: bytes }),
   });

@@ -33,6 +33,8 @@ export function sentFile(
     bytes: number;
     summed: boolean;
     onBytes?: (doneBytes: number) => void;
+    /** Waited for before each piece. */
+    pace?: ((bytes: number) => Promise<void>) | undefined;
     signal?: AbortSignal | undefined;
   },
 ): SentFile {
@@ -66,6 +68,7 @@ export function sentFile(
             if (sha512 !== undefined && sha256 !== undefined) last = { bytes: doneBytes, sha512, sha256 };
           }
           options.onBytes?.(doneBytes);
+          await options.pace?.(bytesRead);
           yield chunk;
         }
         await next;

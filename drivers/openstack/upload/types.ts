@@ -34,6 +34,8 @@ export interface UploadInput {
   onProgress: (event: Progress) => void;
   warn: (text: string) => void;
   log: Log;
+  /** Told each piece of the file before it is sent; what it waits for slows the upload down. */
+  pace?: (bytes: number) => Promise<void>;
   /** An import that shows no change for so long has failed. Default 15 min. */
   importStallMs?: number;
   /** Longest wait for Glance's answer after the last byte of the content. By default minutes, more for large images. */
