@@ -54,7 +54,7 @@ function sparks(reports: readonly SyncReport[]): Html {
   const nightsInOrder = [...reports].reverse();
   const sent = nightsInOrder.map((report) => numbersOf(report).sentBytes);
   const seconds = nightsInOrder.map((report) => report.seconds);
-  return html`<section><h2>Over time</h2><svg class="spark" viewBox="0 0 ${WIDTH} 120" role="img" aria-label="bytes sent and durations by night">${bars(sent, 0, 'data')}<text x="0" y="60">sent, most ${formatBytes(Math.max(...sent))}</text>${bars(seconds, 66, 'time')}<text x="0" y="119">time, most ${formatSeconds(Math.max(...seconds))}</text></svg></section>`;
+  return html`<section><h2>Over time</h2><svg class="spark" viewBox="0 0 ${WIDTH} 120" preserveAspectRatio="xMinYMid meet" role="img" aria-label="bytes sent and durations by night">${bars(sent, 0, 'data')}<text x="0" y="60">sent, most ${formatBytes(Math.max(...sent))}</text>${bars(seconds, 66, 'time')}<text x="0" y="119">time, most ${formatSeconds(Math.max(...seconds))}</text></svg></section>`;
 }
 
 function bars(values: readonly number[], top: number, kind: string): Html[] {

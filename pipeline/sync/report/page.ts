@@ -3,6 +3,7 @@ import { formatBytes, formatSeconds } from '../../../core/sizes.ts';
 import type { SyncOutcome, SyncReport } from '../../../core/sync/types.ts';
 import { type Html, html } from '../../report/html.ts';
 import { STYLE } from '../../report/style.ts';
+import { compareVersions } from '../versions.ts';
 import { numbersOf, verdictOf } from './numbers.ts';
 import { SYNC_STYLE } from './style.ts';
 
@@ -81,7 +82,7 @@ function grid(report: SyncReport): Html {
     const row = images.get(key) ?? new Map<string, SyncOutcome>();
     images.set(key, row.set(outcome.action.target, outcome));
   }
-  const rows = [...images].sort(([a], [b]) => a.localeCompare(b));
+  const rows = [...images].sort(([a], [b]) => compareVersions(a, b));
   return html`<section><h2>Images and targets</h2><div class="grid"><table><tr><th>image</th>${targets.map((t) => html`<th>${t}</th>`)}</tr>${rows.map(
     ([image, row]) => html`<tr><td>${image}</td>${targets.map((target) => cell(row.get(target)))}</tr>`,
   )}</table></div></section>`;
