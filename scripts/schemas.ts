@@ -6,6 +6,7 @@ import { Contract, Provision } from '../core/contract.ts';
 import { Entry, Manifest } from '../core/data-set.ts';
 import { Facts } from '../core/facts.ts';
 import { Request } from '../core/request.ts';
+import { SyncConfig } from '../core/sync/config.ts';
 import { jsonExamples } from './lib/doc-examples.ts';
 
 const SCHEMAS: Readonly<Record<string, [title: string, schema: z.ZodType]>> = {
@@ -15,6 +16,7 @@ const SCHEMAS: Readonly<Record<string, [title: string, schema: z.ZodType]>> = {
   entry: ['A member of a data set: one line of entries.jsonl', Entry],
   facts: ['What was found on a source: facts.json', Facts],
   request: ['What was asked for: job.json', Request],
+  sync: ['What is kept the same where: sync.yaml', SyncConfig],
 };
 
 /** The page that shows an example of each document people write or read by hand. */
