@@ -97,7 +97,6 @@ test('--online: each place on a line, and the status of the first that refused',
     expect.stringMatching(/^failed {2}target b {2}.*clouds\.yaml.* \[CONFIG\]$/),
     'failed  notify[0]  the variable SYNC_CHECK_HOOK is not set [CONFIG]',
     expect.stringMatching(/^ok {2}notify\[1\] {2}\/.*\/cat$/),
-    '',
   ]);
 });
 
