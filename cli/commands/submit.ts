@@ -84,7 +84,7 @@ export function submitCommand(interruption: Interruption): Command {
         }
         const job = await submitSync(queue, file, flags);
         if (!job.isNew) say(`note: ${sync} is in the queue already; nothing was added`);
-        if (!(await queue.hasWorkers('sync')))
+        if (!(await queue.hasWorkers()))
           say('warning: no worker is connected to the queue; start one: port-image worker');
         if (flags.wait !== true) {
           if (flags.json === true) outJson({ sync, job: job.id, isNew: job.isNew });

@@ -203,7 +203,7 @@ export class PgCarrier implements TaskCarrier {
 
   async #warnWithoutWorkers(): Promise<void> {
     const { queue, warn } = this.#options;
-    const has = await queue.hasWorkers('image').catch(() => true);
+    const has = await queue.hasWorkers().catch(() => true);
     if (!has && this.#jobs.waiting.size > 0)
       warn('no worker is connected to the queue; the images wait until one is started (port-image worker)');
   }

@@ -1,10 +1,10 @@
 /** The queue of a fleet: pg-boss on PostgreSQL (https://pgboss.io). */
-import { PgBoss } from 'pg-boss';
+import { type Instance, PgBoss } from 'pg-boss';
 import { PortError } from '../../../core/errors.ts';
 import type { Log } from '../../../core/log.ts';
 import { printable } from '../../../core/text.ts';
 import { type QueueAddress, queueAddress, queueError } from './address.ts';
-import { DEAD, KINDS, type Kind, PARTS, SCHEMA } from './jobs.ts';
+import { DEAD, HostData, KINDS, PARTS, SCHEMA } from './jobs.ts';
 
 /** How fast things happen. Of the queue as a whole: the first that makes it decides what its jobs get. */
 export interface FleetTimes {
@@ -146,14 +146,25 @@ export class Queue {
     return queueError(error, this.address, doing);
   }
 
-  /** Whether a worker that takes jobs of this kind is alive. */
-  async hasWorkers(kind: Kind): Promise<boolean> {
-    const instances = await this.boss.getInstances();
-    return instances.some(({ live, workers }) => live && workers.some(({ queue }) => queue === PARTS[kind]));
+  /** Whether a worker is alive. */
+  async hasWorkers(): Promise<boolean> {
+    const [hosts, instances] = await Promise.all([
+      this.boss.findJobs(PARTS.host, { queued: true }),
+      this.boss.getInstances(),
+    ]);
+    return hosts.some(({ data }) => {
+      const host = HostData.safeParse(data);
+      return host.success && instances.some((i) => isHost(i, host.data));
+    });
   }
 
   /** Ends the connections; what still runs in this process is given up. Never throws. */
   async close(): Promise<void> {
     await this.boss.stop({ graceful: false }).catch(() => {});
   }
+}
+
+/** Whether a program connected to the queue is this worker, and alive. */
+export function isHost({ live, name, pid }: Instance, host: HostData): boolean {
+  return live && name === host.name && pid === host.pid;
 }

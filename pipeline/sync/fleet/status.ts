@@ -1,7 +1,7 @@
 /** What the queue holds, for people, and what they may do about it. */
 import { isoDate } from '../../../core/sync/dates.ts';
 import { DEAD, HostData, type ImageData, KINDS, type Kind, PARTS, type SyncData } from './jobs.ts';
-import type { Queue } from './queue.ts';
+import { isHost, type Queue } from './queue.ts';
 import { type JobState, jobCounts, type ListedJob, openJobs } from './table.ts';
 
 /** Counts of one kind of job. */
@@ -139,14 +139,14 @@ export async function queueStatus(queue: Queue): Promise<QueueStatus> {
       })),
       running: active.map((job) => runningJob(job, hostOf.get(job.id) ?? '')),
       dead: (await Promise.all(KINDS.map((kind) => deadJobs(queue, kind)))).flat(),
-      workers: workers.map(({ name, pid, lanes, jobs, startedAt }) => ({
-        name,
-        pid,
-        lanes,
+      workers: workers.map((host) => ({
+        name: host.name,
+        pid: host.pid,
+        lanes: host.lanes,
         // what a dead worker had is another's by now
-        running: jobs.filter(({ id }) => activeIds.has(id) && hostOf.get(id) === name).length,
-        alive: instances.some((i) => i.live && i.name === name && i.pid === pid),
-        startedAt,
+        running: host.jobs.filter(({ id }) => activeIds.has(id) && hostOf.get(id) === host.name).length,
+        alive: instances.some((i) => isHost(i, host)),
+        startedAt: host.startedAt,
       })),
       schedules: schedules.map(({ key, cron, timezone }) => ({ sync: key, cron, timezone })),
     };

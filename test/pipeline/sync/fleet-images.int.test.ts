@@ -119,6 +119,7 @@ describe.skipIf(missing)('a fleet with real images (postgresql-15, qemu-img)', (
     while (!first.lines.some((line) => line.endsWith(': begins'))) await setTimeout(50);
     await setTimeout(3000);
     const before = await status();
+    expect(before.dead).toEqual([]);
     expect(before.workers.filter(({ alive }) => alive)).toHaveLength(3);
     const lost = before.running.find(({ host }) => host === 'w1');
     expect(lost).toBeDefined();
