@@ -271,6 +271,7 @@ export interface SyncOutcome {
   method?: string | undefined;
   sentBytes: number;
   changedBytes: number;
+  /** Bytes of the disk's blocks that hold something; of an image that is in place, those of its file. */
   dataBytes: number;
   /** Bytes fetched from the source for it; counted once when several targets share an image. */
   receivedBytes: number;

@@ -14,6 +14,7 @@ import type {
   SyncReport,
   TargetImage,
 } from '../../core/sync/types.ts';
+import { printable } from '../../core/text.ts';
 import { lockFolder } from '../lock.ts';
 import { ProcessCarrier } from './carrier.ts';
 import { Ledger } from './ledger.ts';
@@ -121,7 +122,22 @@ async function look(session: Session, options: SyncOptions): Promise<Listings> {
   return { sources, targets, unreachable: failed };
 }
 
+/** A name that names nothing is a mistake, not a run with nothing to do. Throws USAGE. */
+function requireKnown({ config }: SyncFile, listings: Listings, only: readonly string[]): void {
+  const series = [...listings.sources.values(), ...listings.targets.values()].flatMap((images) =>
+    images.map((image) => image.series),
+  );
+  const known = new Set([...Object.keys(config.sources), ...Object.keys(config.targets), ...series]);
+  const wrong = only.find((name) => !known.has(name));
+  // An image of a source that cannot be asked now may have the name.
+  if (wrong === undefined || listings.unreachable.length > 0) return;
+  throw new PortError('USAGE', `no source, target or image is named ${printable(wrong)}`, {
+    hint: 'images are named by their series, as sync FILE --plan shows it',
+  });
+}
+
 function makePlan(session: Session, listings: Listings, options: SyncOptions): PlannedSync {
+  if (options.only !== undefined) requireKnown(session.file, listings, options.only);
   const planned = planSync({
     config: session.file.config,
     listings,

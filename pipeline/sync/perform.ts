@@ -102,7 +102,7 @@ async function perform(
   switch (action.verb) {
     case 'skip':
       await carry(task, options, ctx, dataSets);
-      return { result: 'skipped', ref: action.targetRef };
+      return { result: 'skipped', ref: action.targetRef, dataBytes: heldBytes(task, options) };
     case 'create':
       // Data first: an image that can be seen has its data.
       await carry(task, options, ctx, dataSets);
@@ -124,6 +124,11 @@ async function perform(
       return { ref: image.ref };
     }
   }
+}
+
+/** Bytes of an image that is in place: what an unchanged night had not to send. */
+function heldBytes({ action }: SyncTask, { listed }: PerformOptions): number {
+  return listed?.get(action.target)?.find((image) => image.ref === action.targetRef)?.bytes ?? 0;
 }
 
 async function listedImage(
