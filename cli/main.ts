@@ -11,10 +11,13 @@ import { doctorCommand } from './commands/doctor.ts';
 import { inspectCommand } from './commands/inspect.ts';
 import { jobsCommand } from './commands/jobs.ts';
 import { platformsCommand } from './commands/platforms.ts';
+import { queueCommand } from './commands/queue.ts';
 import { resumeCommand } from './commands/resume.ts';
 import { stageCommand } from './commands/stage.ts';
+import { submitCommand } from './commands/submit.ts';
 import { syncCommand } from './commands/sync.ts';
 import { verifyCommand } from './commands/verify.ts';
+import { workerCommand } from './commands/worker.ts';
 import { report } from './output.ts';
 import { onInterrupt } from './signals.ts';
 
@@ -49,6 +52,9 @@ for (const command of [
   resumeCommand(interruption),
   verifyCommand(interruption),
   syncCommand(interruption),
+  workerCommand(interruption),
+  submitCommand(interruption),
+  queueCommand(),
   contractCommand(interruption),
   dataCommand(interruption),
   jobsCommand(),
