@@ -5,6 +5,7 @@
  *     tables/SERIES/VERSION/RAW             what a finished image is made of
  *     partial/RAW/PACK                      the same of a pack of an image under way, for whoever goes on with it
  *     images/UUID/…                         the composed file while Glance reads it
+ *     zeros                                 zeros, for the tables of images, which are full of them
  */
 
 import { createHash } from 'node:crypto';
@@ -18,6 +19,8 @@ import { BlockTable } from '../../../tools/blocks/table.ts';
 import type { SwiftApi } from '../../../tools/openstack/swift.ts';
 import type { SwiftObject } from '../../../tools/openstack/swift-object.ts';
 import { putObject } from '../../../tools/openstack/swift-put.ts';
+import type { RangePart } from '../../../tools/openstack/swift-ranges.ts';
+import { ZERO_BYTES } from './zeros.ts';
 
 const CONTAINER_MARK = 'image-sync';
 /** Packs under way at a time; each is held in memory, 16 MiB. */
@@ -25,6 +28,7 @@ const LANES = 4;
 /** Tables of other images that are looked through for blocks: servers of one kind share most of their system. */
 const MOST_OTHERS = 16;
 const CHUNK_BYTES = 256 * 1024;
+const ZEROS = 'zeros';
 
 /** Counts what is sent and slows it down where a limit is set. */
 export interface Meter {
@@ -193,6 +197,28 @@ export class BlockStore {
       md5,
       signal,
     });
+  }
+
+  /** Reads packs and removes those that are not what their names say. Returns their names. */
+  async removeDamaged(packs: Iterable<string>): Promise<string[]> {
+    const damaged: string[] = [];
+    for (const id of packs) {
+      const hash = createHash('sha256');
+      const body = await this.#swift.getObject(this.container, `packs/${id}`, { signal: this.#signal });
+      for await (const chunk of body) hash.update(chunk as Buffer);
+      if (hash.digest('hex') !== id) damaged.push(id);
+    }
+    await this.remove(damaged.map((id) => `packs/${id}`));
+    return damaged;
+  }
+
+  /** The object with zeros, made when it is not there. */
+  async zeros(meter: Meter): Promise<RangePart> {
+    const bytes = Buffer.alloc(ZERO_BYTES);
+    const etag = createHash('md5').update(bytes).digest('hex');
+    const there = await this.#swift.headObject(this.container, ZEROS, this.#signal);
+    if (there?.etag !== etag || there.bytes !== bytes.length) await this.put(ZEROS, bytes, meter, etag);
+    return { name: ZEROS, bytes: bytes.length, etag };
   }
 
   /** Bytes of a pack. */

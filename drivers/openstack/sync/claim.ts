@@ -11,6 +11,7 @@ import type { GlanceApi } from '../../../tools/openstack/glance.ts';
 import type { GlanceImage } from '../../../tools/openstack/glance-types.ts';
 import { HttpError } from '../../../tools/openstack/http.ts';
 import { STATE } from '../properties.ts';
+import { explained } from '../upload/bytes.ts';
 import { imageUuid, isSamePlace, isStale, MARK, targetImage } from './marks.ts';
 
 /** Ids that may be used up by images of this content that were removed. */
@@ -112,7 +113,7 @@ async function begin(
     );
   } catch (error) {
     if (error instanceof HttpError && error.status === 409) return undefined;
-    throw error;
+    throw await explained(glance, error, signal);
   }
 }
 

@@ -1,87 +1,27 @@
 /** Brings the content of a claimed image into Glance: by blocks over the cloud's own Swift, or as a whole file. */
 import { createHash } from 'node:crypto';
 import * as fs from 'node:fs/promises';
-import * as path from 'node:path';
 import { asPortError, PortError } from '../../../core/errors.ts';
-import { fileDigests } from '../../../core/files.ts';
-import { pause } from '../../../core/pause.ts';
 import { BLOCK_BYTES } from '../../../core/sync/block-index.ts';
-import type { CreatedImage, CreateInput } from '../../../core/sync/types.ts';
+import type { CreatedImage } from '../../../core/sync/types.ts';
 import { worthKeeping } from '../../../tools/blocks/choose.ts';
 import { type Composed, compose, composedDigests } from '../../../tools/blocks/compose.ts';
 import { readBlock } from '../../../tools/blocks/index-disk.ts';
 import type { GlanceImage } from '../../../tools/openstack/glance-types.ts';
 import { joinRanges, type RangePart } from '../../../tools/openstack/swift-ranges.ts';
-import { convert } from '../../../tools/qemu-img.ts';
-import { RateLimit } from '../../../tools/source-machine/rate-limit.ts';
-import type { GlanceRequest } from '../options.ts';
-import { sendContent } from '../upload/bytes.ts';
+import { explained } from '../upload/bytes.ts';
 import { compareRemote } from '../upload/compare.ts';
-import { awaitImport, importStaged, startImportOnce } from '../upload/import.ts';
+import { awaitImport, startImportOnce } from '../upload/import.ts';
 import { chooseMethod, readOffer } from '../upload/method.ts';
 import type { UploadInput } from '../upload/types.ts';
 import { BlockStore, type Meter, tableName } from './block-store.ts';
 import type { SyncCloud } from './client.ts';
+import { type Arrived, type ContentInput, CountingMeter, uploadInput } from './content-types.ts';
+import { sendWhole } from './whole.ts';
+import { cutAtZeros } from './zeros.ts';
 
 /** Glance opens the URL at once; the time is for a queue of imports before ours. */
 const URL_LIFE_MS = 12 * 3600_000;
-
-/** What is brought where. */
-export interface ContentInput {
-  cloud: SyncCloud;
-  sync: string;
-  create: CreateInput;
-  request: GlanceRequest;
-  delta: 'auto' | 'off';
-  /** Makes another claim when Glance lost the image. */
-  reclaim: () => Promise<GlanceImage>;
-}
-
-/** Content that is there and right. */
-export type Arrived = Pick<
-  CreatedImage,
-  'method' | 'sentBytes' | 'changedBytes' | 'dataBytes' | 'content' | 'proof'
-> & {
-  image: GlanceImage;
-};
-
-class CountingMeter implements Meter {
-  bytes = 0;
-  readonly #limit: RateLimit | undefined;
-
-  constructor(bytesPerSecond: number | undefined) {
-    this.#limit = bytesPerSecond === undefined ? undefined : new RateLimit(bytesPerSecond);
-  }
-
-  sent(bytes: number): void {
-    this.bytes += bytes;
-  }
-
-  waitMs(bytes: number): number {
-    return this.#limit?.passed(bytes, performance.now()) ?? 0;
-  }
-}
-
-/** What the parts for whole files of the upload code need. */
-function uploadInput(
-  input: ContentInput,
-  file: Pick<UploadInput, 'file' | 'bytes' | 'sha256' | 'sha512'>,
-): UploadInput {
-  const { create, request } = input;
-  return {
-    ...file,
-    format: 'qcow2',
-    name: create.wanted.name,
-    properties: { properties: {}, minDisk: 0, minRam: 0 },
-    request,
-    jobId: '',
-    rawSha256: async () => create.identity.rawSha256,
-    signal: create.signal,
-    onProgress: create.progress,
-    warn: create.warn,
-    log: create.log,
-  };
-}
 
 /** Sends it. Throws CLOUD_REFUSED, CLOUD_MISMATCH, CLOUD, HOST_IO, DISK_SPACE, INTERRUPTED; then the image is not whole. */
 export async function sendImage(input: ContentInput, claimed: GlanceImage): Promise<Arrived> {
@@ -157,7 +97,9 @@ async function sendBlocks(input: ContentInput, claimed: GlanceImage, meter: Coun
       sha512: digests.sha512,
     });
     const image = await pull(input, claimed, store, composed, packs, meter, whole);
-    const comparison = await compareContent(input, image, whole);
+    const comparison = await compareContent(input, image, whole).catch(async (error: unknown) => {
+      throw await explainMismatch(input, store, image, used, error);
+    });
     // What it is made of, before anybody counts on it; then nobody needs the single parts any more.
     await store.put(tableName(identity), table.only(used).toBytes(), meter);
     const partial = await store.list(`partial/${identity.rawSha256}/`);
@@ -195,6 +137,7 @@ async function pull(
   const made: string[] = [];
   try {
     const parts: RangePart[] = [];
+    let zeros: RangePart | undefined;
     for (const [number, part] of composed.parts.entries()) {
       if (part.kind === 'pack') {
         const { bytes, etag } = packs.get(part.pack) ?? { bytes: 0, etag: '' };
@@ -202,11 +145,19 @@ async function pull(
         parts.push({ name: `packs/${part.pack}`, bytes, etag, range });
         continue;
       }
-      const name = `${folder}part-${number}`;
-      const etag = createHash('md5').update(part.bytes).digest('hex');
-      made.push(name);
-      await store.put(name, part.bytes, meter, etag);
-      parts.push({ name, bytes: part.bytes.length, etag });
+      for (const { start, end, isZero } of cutAtZeros(part.bytes)) {
+        if (isZero) {
+          zeros ??= await store.zeros(meter);
+          parts.push({ ...zeros, range: { offset: 0, length: end - start } });
+          continue;
+        }
+        const name = `${folder}part-${number}-${start}`;
+        const piece = part.bytes.subarray(start, end);
+        const etag = createHash('md5').update(piece).digest('hex');
+        made.push(name);
+        await store.put(name, piece, meter, etag);
+        parts.push({ name, bytes: piece.length, etag });
+      }
     }
     const object = `${folder}image.qcow2`;
     made.push(object);
@@ -222,7 +173,7 @@ async function pull(
       await startImportOnce(glance, claimed.id, { method: 'web-download', url: new URL(url) }, whole);
       return await awaitImport(glance, claimed.id, whole);
     } catch (error) {
-      const known = asPortError(error);
+      const known = asPortError(await explained(glance, error, signal));
       if (signal.aborted || known.code !== 'CLOUD') throw known;
       throw new ImportFailure('CLOUD', known.message, {
         hint: known.hint ?? '',
@@ -235,6 +186,26 @@ async function pull(
       create.log.info('parts of an import stay for the next sweep', { message: String(error) });
     });
   }
+}
+
+/** Packs that were damaged in the store are taken away, with the image: the next attempt sends their blocks again. */
+async function explainMismatch(
+  { cloud, create }: ContentInput,
+  store: BlockStore,
+  image: GlanceImage,
+  used: ReadonlySet<string>,
+  error: unknown,
+): Promise<unknown> {
+  if (asPortError(error).code !== 'CLOUD_MISMATCH') return error;
+  const damaged = await store.removeDamaged(used);
+  if (damaged.length === 0) return error;
+  create.warn(`${damaged.length} packs in ${store.container} were damaged; their blocks are sent again`);
+  await cloud.glance.remove(image.id, { signal: create.signal });
+  return new PortError('CLOUD_MISMATCH', `packs in ${store.container} were not what was stored`, {
+    temporary: true,
+    hint: `they were removed: ${damaged.slice(0, 3).join(', ')}`,
+    cause: error,
+  });
 }
 
 async function compareContent(
@@ -252,61 +223,4 @@ async function compareContent(
   }
   const { verified, proof } = await compareRemote(input.cloud.glance, image, whole);
   return { content: verified, proof };
-}
-
-async function sendWhole(
-  input: ContentInput,
-  method: 'put' | 'import',
-  meter: CountingMeter,
-): Promise<Arrived> {
-  const { cloud, create, request } = input;
-  const { disk, signal, log, tmp } = create;
-  const { glance } = cloud;
-  const file = path.join(tmp, 'image.qcow2');
-  await convert(
-    { path: disk.rawPath, format: 'raw' },
-    { path: file, format: 'qcow2' },
-    {
-      signal,
-      log,
-      compress: true,
-      formatOptions: { compression_type: 'zstd' },
-      onProgress: (doneBytes, totalBytes) => create.progress({ text: 'compressing', doneBytes, totalBytes }),
-    },
-  );
-  try {
-    const [sha256 = '', sha512 = ''] = await fileDigests(file, ['sha256', 'sha512'], signal);
-    const { size } = await fs.stat(file);
-    const whole: UploadInput = {
-      ...uploadInput(input, { file, bytes: size, sha256, sha512 }),
-      pace: async (bytes) => {
-        meter.sent(bytes);
-        const waitMs = meter.waitMs(bytes);
-        if (waitMs > 1) await pause(waitMs, signal);
-      },
-    };
-    const { stores } = request;
-    const sent = await sendContent(glance, whole, {
-      destination: method === 'put' ? 'file' : 'stage',
-      store: method === 'put' && stores !== 'all' ? stores[0] : undefined,
-      create: input.reclaim,
-      remove: (id) => glance.remove(id, { signal }),
-    });
-    const image =
-      method === 'put' ? await glance.show(sent.id, { signal }) : await importStaged(glance, whole, sent.id);
-    if (image?.status !== 'active')
-      throw new PortError('CLOUD', `Glance did not keep image ${sent.id}`, { temporary: true });
-    const { verified, proof } = await compareRemote(glance, image, whole, sent.content);
-    return {
-      image,
-      method,
-      sentBytes: meter.bytes,
-      changedBytes: disk.index.dataBytes,
-      dataBytes: disk.index.dataBytes,
-      content: verified,
-      proof,
-    };
-  } finally {
-    await fs.rm(file, { force: true });
-  }
 }

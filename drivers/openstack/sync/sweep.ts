@@ -5,7 +5,7 @@ import type { TargetImage } from '../../../core/sync/types.ts';
 import { STATE } from '../properties.ts';
 import { BlockStore, tableName } from './block-store.ts';
 import type { SyncCloud } from './client.ts';
-import { isSamePlace, isStale } from './marks.ts';
+import { isSamePlace, isStale, MARK, targetImage } from './marks.ts';
 
 /** Blocks of an image that was cut off are kept so long for the run that goes on with it. */
 const PARTIAL_LIFE_MS = 3 * DAY_MS;
@@ -35,13 +35,24 @@ export async function sweep(input: SweepInput): Promise<number> {
     left.delete(image);
   }
   const store = await BlockStore.open(cloud.swift, sync, { make: false, signal });
-  return store === undefined ? 0 : sweepStore(store, [...left], staleAfterMs);
+  if (store === undefined) return 0;
+  /** A run claims its image before it looks at packs: while one is under way they stay, whoever needs them. */
+  const isQuiet = async () => {
+    const filters = { owner: cloud.session.projectId, [MARK.sync]: sync, [MARK.state]: STATE.inProgress };
+    for (const image of await cloud.images(filters, { hidden: false, signal })) {
+      const known = targetImage(image, sync);
+      if (known !== undefined && known.state !== 'complete' && !isDead(known)) return false;
+    }
+    return true;
+  };
+  return sweepStore(store, [...left], staleAfterMs, isQuiet);
 }
 
 async function sweepStore(
   store: BlockStore,
   images: readonly TargetImage[],
   staleAfterMs: number,
+  isQuiet: () => Promise<boolean>,
 ): Promise<number> {
   const now = Date.now();
   const age = (object: { modifiedMs?: number }) => now - (object.modifiedMs ?? now);
@@ -62,7 +73,7 @@ async function sweepStore(
   }
   const packs = (await store.list('packs/')).filter((object) => age(object) > staleAfterMs);
   let freed = 0;
-  if (packs.length > 0) {
+  if (packs.length > 0 && (await isQuiet())) {
     const needed = new Set<string>();
     for (const name of kept) {
       const table = await store.table(name);
@@ -79,6 +90,11 @@ async function sweepStore(
       freed += object.bytes;
     }
   }
-  await store.remove(gone);
+  // Tables first, and a last look: who begins now finds no pack in them that is about to go.
+  const isPack = (name: string) => name.startsWith('packs/');
+  await store.remove(gone.filter((name) => !isPack(name)));
+  const last = gone.filter(isPack);
+  if (last.length === 0 || !(await isQuiet())) return 0;
+  await store.remove(last);
   return freed;
 }

@@ -94,7 +94,7 @@ async function settled(
 }
 
 /** Names the limit where a bare status would not help; a conflict is worth another look at the image. */
-async function explained(glance: GlanceApi, error: unknown, signal: AbortSignal): Promise<unknown> {
+export async function explained(glance: GlanceApi, error: unknown, signal: AbortSignal): Promise<unknown> {
   if (!(error instanceof HttpError)) return error;
   if (error.status === 409) {
     return new HttpError('CLOUD', error.message, { status: 409, temporary: true, cause: error });
@@ -102,8 +102,13 @@ async function explained(glance: GlanceApi, error: unknown, signal: AbortSignal)
   if (error.status !== 413) return error;
   const usage = await glance.usage({ signal }).catch(() => undefined);
   const total = usage?.image_size_total;
-  const quota =
-    total !== undefined && total.limit >= 0 ? `${total.usage} of ${total.limit} MiB are in use` : '';
+  const count = usage?.image_count_total;
+  const quota = [
+    ...(total !== undefined && total.limit >= 0 ? [`${total.usage} of ${total.limit} MiB are in use`] : []),
+    ...(count !== undefined && count.limit >= 0 && count.usage >= count.limit
+      ? [`the project has ${count.usage} of ${count.limit} allowed images`]
+      : []),
+  ].join('; ');
   return new PortError('CLOUD_REFUSED', `the image is larger than this cloud takes: ${error.message}`, {
     hint: quota || 'the operator sets image_size_cap and the quota of the project',
     cause: error,
