@@ -1,7 +1,7 @@
 /**
  * Timed claims, as ratios of programs run one after the other on the same guest. Prints a table; decides nothing.
  *
- *   npm run bench [-- DISK] [--only convert,tar,sparse,capture,cloud,platforms,aws,azure]
+ *   npm run bench [-- DISK] [--only convert,tar,sparse,capture,cloud,platforms,aws,azure,blocks]
  *
  * A  port-image convert --strip auto --no-verify
  * B  virt-v2v → virt-customize (the same packages) → virt-sysprep (comparable operations) → virt-sparsify --compress
@@ -14,6 +14,7 @@ import { formatBytes, formatSeconds } from '../core/sizes.ts';
 import { libguestfsEnvironment, probeKvm } from '../tools/kvm.ts';
 import { awsRows } from './bench-aws.ts';
 import { azureRows } from './bench-azure.ts';
+import { blockRows } from './bench-blocks.ts';
 import { captureRows } from './bench-capture.ts';
 import { cloudRows, type Row } from './bench-cloud.ts';
 import { platformRows } from './bench-platforms.ts';
@@ -23,7 +24,7 @@ const rows: Row[] = [];
 const args = process.argv.slice(2);
 const only = args.includes('--only')
   ? (args[args.indexOf('--only') + 1] ?? '').split(',')
-  : ['convert', 'tar', 'sparse', 'capture', 'cloud', 'platforms', 'aws', 'azure'];
+  : ['convert', 'tar', 'sparse', 'capture', 'cloud', 'platforms', 'aws', 'azure', 'blocks'];
 /** Rows that need a guest. */
 const GUEST_ROWS = ['convert', 'tar', 'sparse', 'platforms'];
 /** A finished job, so that the platforms need no conversion first. */
@@ -206,6 +207,7 @@ try {
   }
   if (only.includes('aws')) rows.push(...(await awsRows(dir)));
   if (only.includes('azure')) rows.push(...(await azureRows(dir)));
+  if (only.includes('blocks')) rows.push(...(await blockRows(dir)));
 } finally {
   await fs.rm(dir, { recursive: true, force: true });
 }

@@ -48,11 +48,6 @@ export function stateDirOf({ config, path: file }: SyncFile): string {
   return path.join(home, 'port-image', 'sync', config.sync);
 }
 
-/** Folder of one run's report. */
-export function runDir(stateDir: string, run: string): string {
-  return path.join(stateDir, 'runs', run);
-}
-
 /** Everything a run holds open. */
 class Session {
   readonly file: SyncFile;
