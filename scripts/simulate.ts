@@ -5,6 +5,7 @@
  *     npm run simulate -- --images 10000 --clouds 5 --workers 50 --night first
  *     npm run simulate -- --night unchanged
  *     npm run simulate -- --night one-percent --scale 1000 --json
+ *     npm run simulate -- --record                  plays every verb with scripts/cloud and writes down what it took
  */
 import { fork } from 'node:child_process';
 import { once } from 'node:events';
@@ -41,8 +42,14 @@ const { values } = parseArgs({
     scale: { type: 'string', default: '1000' },
     night: { type: 'string', default: 'first' },
     json: { type: 'boolean', default: false },
+    record: { type: 'boolean', default: false },
   },
 });
+if (values.record) {
+  const { recordTimings } = await import('./lib/simulate-record.ts');
+  process.stdout.write(`${JSON.stringify(await recordTimings(), null, 2)}\n`);
+  process.exit();
+}
 const count = (name: 'images' | 'clouds' | 'workers' | 'lanes' | 'scale', most: number): number => {
   const value = Number(values[name]);
   if (Number.isInteger(value) && value >= 1 && value <= most) return value;

@@ -32,7 +32,8 @@ export type Timings = z.infer<typeof Timings>;
 /** Which night is played. */
 export type Night = 'first' | 'unchanged' | 'one-percent';
 
-const RECORDED = path.resolve(import.meta.dirname, '../../fixtures/recorded/sync/timings.json');
+/** Where the recorded timings are. */
+export const RECORDED = path.resolve(import.meta.dirname, '../../fixtures/recorded/sync/timings.json');
 /** Of a changed image, so much of its data is new (one package of the two nights in fixtures/nightly). */
 const CHANGED_SHARE = 0.02;
 /** The most a target may have. */
