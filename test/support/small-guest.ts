@@ -17,13 +17,13 @@ export interface SmallGuest {
   change(blocks: number): void;
 }
 
-/** A disk of `sizeMib`, the first `usedMib` of it random: nothing of it can be compressed or is anywhere else. */
+/** A disk with one partition, its first `usedMib` random: nothing of them can be compressed or is anywhere else. */
 export function smallGuest(dir: string, name: string, { sizeMib = 256, usedMib = 24 } = {}): SmallGuest {
   const at = (version: number, ext: string) => path.join(dir, `${name}-${version}.${ext}`);
   const block = Buffer.alloc(MIB);
   const write = (file: string, blocks: Iterable<number>) => {
     const fd = fs.openSync(file, 'r+');
-    for (const number of blocks) fs.writeSync(fd, randomFillSync(block), 0, MIB, number * MIB);
+    for (const number of blocks) fs.writeSync(fd, randomFillSync(block), 0, MIB, (number + 1) * MIB);
     fs.closeSync(fd);
     execFileSync('qemu-img', ['convert', '-f', 'raw', '-O', 'qcow2', file, file.replace(/raw$/, 'qcow2')]);
   };
@@ -46,6 +46,10 @@ export function smallGuest(dir: string, name: string, { sizeMib = 256, usedMib =
   };
   fs.writeFileSync(guest.raw, '');
   fs.truncateSync(guest.raw, sizeMib * MIB);
+  execFileSync('sfdisk', ['-q', guest.raw], {
+    input: 'label: dos\nstart=2048, type=83\n',
+    env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin' },
+  });
   write(guest.raw, Array(usedMib).keys());
   return guest;
 }
