@@ -177,9 +177,9 @@ const planned: Record<string, number> = {};
 for (const { verb } of plan.actions) planned[verb] = (planned[verb] ?? 0) + 1;
 // as the engine does: what costs no bytes is done by the run itself
 const queued = tasks.filter(({ action: { verb } }) => verb === 'create' || verb === 'update');
-// one listing of the source and one of each target, in pages
+// one listing of the source and one of each target, in pages; Glance lists hidden images apart
 const pages = (n: number) => Math.max(1, Math.ceil((n + 1) / timings.listPage));
-const listCalls = [...targets.values()].reduce((sum, held) => sum + pages(held.length), pages(images));
+const listCalls = [...targets.values()].reduce((sum, held) => sum + pages(held.length) + 1, pages(images));
 const played = queued.length === 0 ? undefined : await play(file, queued);
 const figures: Figures = {
   ...{ images, clouds, workers, lanes, scale, night, planSeconds, planned },

@@ -12,8 +12,8 @@ import { smallGuest } from '../../test/support/small-guest.ts';
 import { RECORDED, Timings } from './simulate-world.ts';
 
 const SIZES_MIB = [16, 512];
-/** Images Glance tells in one answer (its `limit_max`; scripts/cloud leaves it as it is). */
-const LIST_PAGE = 1000;
+/** Images our client asks Glance for at a time (tools/openstack/glance.ts). */
+const LIST_PAGE = 100;
 
 /** Plays the nights and writes fixtures/recorded/sync/timings.json. */
 export async function recordTimings(): Promise<Timings> {
