@@ -169,6 +169,7 @@ export async function runSync(file: SyncFile, options: SyncOptions): Promise<Syn
     return await new Run(session, options).run();
   } finally {
     await session.close();
+    await fs.rm(path.join(stateDir, 'tmp'), { recursive: true, force: true });
     await unlock();
   }
 }
