@@ -11,6 +11,7 @@ import { type SmallGuest, smallGuest } from './support/small-guest.ts';
 import { putSmallSet } from './support/small-set.ts';
 import {
   amis,
+  blobNames,
   glanceImages,
   runInstance,
   s3Objects,
@@ -21,7 +22,6 @@ import {
   snapshots,
   swiftObjects,
   uploadImage,
-  vhdNames,
 } from './support/sync-checks.ts';
 import {
   noSyncWorld,
@@ -76,8 +76,8 @@ async function isThere(report: SyncReport, series: string, raw: string): Promise
   await saveSnapshot(world, ami?.BlockDeviceMappings?.[0]?.Ebs?.SnapshotId ?? '', wholeGib, compared);
   await sameDisk(compared, 'raw', raw);
   expect(world.gate.wrong).toEqual([]);
-  const vhd = (await vhdNames(world)).find((name) => refs.azure?.includes(name) || name.includes(series));
-  await saveVhd(world, vhd ?? '', compared);
+  const { version } = outcomeOf(report, 'azure', series).action;
+  await saveVhd(world, `${report.sync}/${series}/${version}`, compared);
   await sameDisk(compared, 'raw', raw);
   await fs.rm(compared);
   expect(world.arm.problems).toEqual([]);
@@ -111,7 +111,7 @@ describe.skipIf(missing)('nights', () => {
   test('first: all images and data are everywhere, and are the same', async () => {
     const plan = (await world.cli([file, '--plan', '--json'])).json() as SyncPlan;
     expect(plan.actions.map(({ verb }) => verb)).toEqual(Array(6).fill('create'));
-    expect(await vhdNames(world)).toEqual([]);
+    expect(await blobNames(world)).toEqual([]);
     const report = await world.sync(file);
     expect(report).toMatchObject({ exitStatus: 0, unreachable: [], interrupted: false });
     for (const series of ['web01', 'db01']) expect(results(report, series)).toEqual(all('done'));
@@ -306,9 +306,15 @@ describe.skipIf(missing)('nights', () => {
     expect(made).toHaveLength(4);
     const used = (await amis(world)).map((ami) => ami.BlockDeviceMappings?.[0]?.Ebs?.SnapshotId);
     for (const { SnapshotId } of await snapshots(world)) expect(used).toContain(SnapshotId);
-    expect((await vhdNames(world)).filter((name) => name.includes('kill01')).length).toBeLessThanOrEqual(4);
+    const blobs = await blobNames(world, 'killed/');
+    expect(blobs.filter((name) => name.endsWith('.vhd'))).toHaveLength(4);
+    expect(blobs).toHaveLength(8);
+    const inArm = [...world.arm.resources.values()].filter(({ name }) => name.startsWith('kill01'));
+    expect(inArm).toHaveLength(4);
     // Of the blocks in B's Swift: those of the four versions, nothing of runs under way.
-    const objects = (await swiftObjects(world.b)).filter(({ name }) => name.startsWith('port-image-sync-killed/'));
+    const objects = (await swiftObjects(world.b)).filter(({ name }) =>
+      name.startsWith('port-image-sync-killed/'),
+    );
     expect(objects.filter(({ name }) => name.includes('/tables/'))).toHaveLength(4);
     expect(objects.filter(({ name }) => !/\/(packs|tables)\//.test(name))).toEqual([]);
     expect(existsSync(path.join(path.dirname(killed), 'state', 'tmp'))).toBe(false);

@@ -19,7 +19,6 @@ import {
   saveSnapshot,
   saveVhd,
   uploadImage,
-  vhdNames,
 } from '../../test/support/sync-checks.ts';
 import { openSyncWorld, type SyncWorld, TARGETS, type TargetName } from '../../test/support/sync-world.ts';
 
@@ -107,9 +106,8 @@ async function compare(world: SyncWorld, both: Nights, at: 0 | 1, report: SyncRe
   await sameDisk(file, 'raw', raw);
   promise(world.gate.wrong.length === 0, `EBS got wrong checksums: ${world.gate.wrong.join(', ')}`);
   say(`EC2: the AWS client shows ${ami?.ImageId}; the blocks of its snapshot are identical`);
-  const vhd = (await vhdNames(world)).at(-1);
-  if (vhd === undefined) throw new Error('Azure has no VHD of this night');
-  await saveVhd(world, vhd, file);
+  const { action } = report.outcomes.find(({ ref }) => ref === refOf('azure')) ?? {};
+  const vhd = await saveVhd(world, `nightly/${SERVER}/${action?.version}`, file);
   await sameDisk(file, 'raw', raw);
   promise(world.arm.problems.length === 0, `Azure's model refuses: ${world.arm.problems.join(', ')}`);
   say(`Azure: the pages of ${vhd} are identical`);

@@ -101,15 +101,17 @@ export async function swiftObjects({ project }: SyncCloud): Promise<{ name: stri
   return found;
 }
 
-/** Names of the blobs that hold VHDs. */
-export async function vhdNames(world: SyncWorld): Promise<string[]> {
+/** Names of the blobs of a sync: a disk is `SYNC/SERIES/VERSION-….vhd`, with its list of blocks beside it. */
+export async function blobNames(world: SyncWorld, prefix = ''): Promise<string[]> {
   const names: string[] = [];
-  for await (const blob of world.vhds.listBlobsFlat()) names.push(blob.name);
+  for await (const blob of world.vhds.listBlobsFlat({ prefix })) names.push(blob.name);
   return names.sort();
 }
 
-/** Writes the pages of a page blob into a sparse file, without the footer of a VHD. */
-export async function saveVhd(world: SyncWorld, name: string, file: string): Promise<void> {
+/** Writes the pages of an image's blob into a sparse file, without the footer of a VHD; returns the name of the blob. */
+export async function saveVhd(world: SyncWorld, version: string, file: string): Promise<string> {
+  const name = (await blobNames(world, `${version}-`)).find((one) => one.endsWith('.vhd'));
+  if (name === undefined) throw new Error(`Azure has no disk ${version}`);
   const blob = world.vhds.getPageBlobClient(name);
   const { contentLength = 0 } = await blob.getProperties();
   const sizeBytes = contentLength - 512;
@@ -130,6 +132,7 @@ export async function saveVhd(world: SyncWorld, name: string, file: string): Pro
   } finally {
     await handle.close();
   }
+  return name;
 }
 
 /** An image as the AWS client shows it. */
