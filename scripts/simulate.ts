@@ -108,6 +108,8 @@ async function play(
       max_connections: `${connections}`,
     },
   });
+  const end = () => void postgres.stop().finally(() => process.exit(130));
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, end);
   try {
     const queue = await Queue.open(postgres.url, { log: silentLog, name: 'run', role: 'run' });
     const carrier = new PgCarrier({

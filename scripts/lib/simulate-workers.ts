@@ -39,6 +39,8 @@ if (SIMULATE !== undefined && process.argv[1] === import.meta.filename) {
       await Queue.open(url, { log: silentLog, name: `worker-${i + 1}`, role: 'worker', connections: 3 }),
     );
   process.once('message', () => stop.abort());
+  // nobody waits any more
+  process.once('disconnect', () => process.exit(1));
   process.send?.('ready');
   await Promise.all(
     queues.map((queue) =>

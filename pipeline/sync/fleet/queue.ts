@@ -6,7 +6,7 @@ import { printable } from '../../../core/text.ts';
 import { type QueueAddress, queueAddress, queueError } from './address.ts';
 import { DEAD, HostData, KINDS, PARTS, SCHEMA } from './jobs.ts';
 
-/** How fast things happen. Of the queue as a whole: the first that makes it decides what its jobs get. */
+/** How fast things happen. Heartbeat and retries are settings of the queue: new jobs get those of whoever opened it last. */
 export interface FleetTimes {
   /** A worker without a sign of life for so long is dead, and its job goes to another. pg-boss: at least 10. */
   heartbeatSeconds: number;
