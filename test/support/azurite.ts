@@ -47,7 +47,18 @@ export async function startAzurite(): Promise<Azurite> {
   const key = randomBytes(64).toString('base64');
   const child = spawn(
     process.execPath,
-    ['--require', path.join(import.meta.dirname, 'azurite-copy.cjs'), program, '--blobHost', '127.0.0.1', '--blobPort', `${port}`, '--location', dir, '--silent']
+    [
+      '--require',
+      path.join(import.meta.dirname, 'azurite-copy.cjs'),
+      program,
+      '--blobHost',
+      '127.0.0.1',
+      '--blobPort',
+      `${port}`,
+      '--location',
+      dir,
+      '--silent',
+    ]
       // the SDK is newer than the emulator
       .concat(['--disableTelemetry', '--skipApiVersionCheck']),
     { stdio: 'ignore', env: { ...process.env, AZURITE_ACCOUNTS: `${account}:${key}` } },

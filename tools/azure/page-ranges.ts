@@ -29,7 +29,11 @@ async function tried<T>(signal: AbortSignal, what: string, call: () => Promise<T
 }
 
 /** Writes bytes, in requests of at most 4 MiB. Offset and length are multiples of 512. */
-export async function putRange({ blob, leaseId, signal }: LeasedPages, data: Buffer, offset: number): Promise<void> {
+export async function putRange(
+  { blob, leaseId, signal }: LeasedPages,
+  data: Buffer,
+  offset: number,
+): Promise<void> {
   for (let at = 0; at < data.length; at += PUT_BYTES) {
     const piece = data.subarray(at, at + PUT_BYTES);
     await tried(signal, `sending ${piece.length} bytes at ${offset + at}`, () =>

@@ -101,7 +101,9 @@ export class Content {
   /** No footer anywhere, and the right size: half of a disk is no VHD. Data sent before is looked at after it. */
   async #prepare(base: BlockIndex | undefined): Promise<void> {
     const { blob, leaseId, signal } = this.#pages;
-    const { contentLength = 0 } = await asked('the blob', signal, () => blob.getProperties({ abortSignal: signal }));
+    const { contentLength = 0 } = await asked('the blob', signal, () =>
+      blob.getProperties({ abortSignal: signal }),
+    );
     const footers = new Set([contentLength - FOOTER_BYTES, this.#diskBytes]);
     if (base !== undefined) footers.add(paddedBytes(base.virtualBytes));
     for (const at of footers)
@@ -150,7 +152,11 @@ export class Content {
         const runs = stored.has(number) ? [{ startBytes: 0, lengthBytes: length }] : dataRuns(data);
         for (const { startBytes, lengthBytes } of runs) {
           await pace.wait(lengthBytes, this.#pages.signal);
-          await putRange(this.#pages, data.subarray(startBytes, startBytes + lengthBytes), offset + startBytes);
+          await putRange(
+            this.#pages,
+            data.subarray(startBytes, startBytes + lengthBytes),
+            offset + startBytes,
+          );
           sentBytes += lengthBytes;
         }
       });
@@ -169,7 +175,11 @@ export class Content {
     if (left !== undefined) throw mismatch(`block ${left} should be zeros`);
   }
 
-  async #each(numbers: readonly number[], what: string, work: (number: number) => Promise<void>): Promise<void> {
+  async #each(
+    numbers: readonly number[],
+    what: string,
+    work: (number: number) => Promise<void>,
+  ): Promise<void> {
     const { signal } = this.#pages;
     const queue = new PQueue({ concurrency: LANES });
     let failure: unknown;
@@ -182,7 +192,11 @@ export class Content {
         .add(async () => {
           await work(number);
           done += this.#blockBytes;
-          this.#input.progress({ text: `${what} ${this.#input.identity.series}`, doneBytes: done, totalBytes });
+          this.#input.progress({
+            text: `${what} ${this.#input.identity.series}`,
+            doneBytes: done,
+            totalBytes,
+          });
         })
         .catch((error: unknown) => {
           failure ??= error;

@@ -144,7 +144,9 @@ export class Creation {
     const { signal, disk, identity } = this.#input;
     const padded = paddedBytes(disk.virtualBytes);
     if (padded !== disk.virtualBytes)
-      this.#input.warn(`Azure takes whole MiB: zeros fill the disk of ${identity.series} up to ${padded} bytes`);
+      this.#input.warn(
+        `Azure takes whole MiB: zeros fill the disk of ${identity.series} up to ${padded} bytes`,
+      );
     const begun = await this.#begin(images, own);
     await this.#copied();
     return underLease(this.#input, this.#blob, this.#mark, async (leaseId) => {
@@ -341,7 +343,9 @@ export async function marksOf(
   blocks: BlockBlobClient,
   signal: AbortSignal,
 ): Promise<{ marks: Marks; etag: string } | undefined> {
-  const found = await askedFor('the list of blocks', signal, () => blocks.getProperties({ abortSignal: signal }));
+  const found = await askedFor('the list of blocks', signal, () =>
+    blocks.getProperties({ abortSignal: signal }),
+  );
   return found === undefined ? undefined : { marks: { ...found.metadata }, etag: found.etag ?? '' };
 }
 

@@ -42,7 +42,10 @@ const MOST_CHARS = 600;
 
 /** One word for an image of a sync. */
 export function markOf(sync: string, { series, version, rawSha256 }: ImageIdentity): string {
-  return createHash('sha256').update([sync, series, version, rawSha256].join('\0')).digest('hex').slice(0, 40);
+  return createHash('sha256')
+    .update([sync, series, version, rawSha256].join('\0'))
+    .digest('hex')
+    .slice(0, 40);
 }
 
 /** Name of both blobs, without their ending. */

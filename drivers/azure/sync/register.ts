@@ -1,12 +1,7 @@
 /** The image over a disk: a managed image, or a version in a compute gallery. Its name follows from the identity. */
 import type { GalleryImageVersion } from '@azure/arm-compute';
 import { PortError } from '../../../core/errors.ts';
-import type {
-  CreateInput,
-  ImageIdentity,
-  SyncContext,
-  WantedImage,
-} from '../../../core/sync/types.ts';
+import type { CreateInput, ImageIdentity, SyncContext, WantedImage } from '../../../core/sync/types.ts';
 import { printable } from '../../../core/text.ts';
 import { statusOf } from '../../../tools/azure/errors.ts';
 import { dropVersion, type GalleryPlace, makeVersion, nextVersion, versionsOf } from '../gallery.ts';
@@ -26,7 +21,10 @@ const WRONG_IN_TAG = /[<>%&\\?/]/;
 const VERSION_PART = /^\d{1,9}$/;
 
 const plain = (text: string, most: number): string =>
-  text.replace(/[^A-Za-z0-9_.-]/g, '-').slice(0, most).replace(/[.-]+$/, '');
+  text
+    .replace(/[^A-Za-z0-9_.-]/g, '-')
+    .slice(0, most)
+    .replace(/[.-]+$/, '');
 
 /** Name of a managed image. */
 export function imageName(sync: string, identity: ImageIdentity): string {
@@ -54,7 +52,8 @@ function wantedTags({ name, properties }: WantedImage, warn: (text: string) => v
   );
   for (const [key, value] of fits.slice(0, MOST_PROPERTIES)) tags[`${PROPERTY_TAG}${key}`] = value;
   const left = Object.keys(properties).length - Math.min(fits.length, MOST_PROPERTIES);
-  if (left > 0) warn(`${left} properties of ${printable(name)} do not fit into tags of Azure and are left out`);
+  if (left > 0)
+    warn(`${left} properties of ${printable(name)} do not fit into tags of Azure and are left out`);
   return tags;
 }
 
@@ -148,7 +147,9 @@ export async function change(
     const now = await askedFor('the image', ctx.signal, () => compute.images.get(group, found.name, short));
     if (now === undefined) return;
     const tags = tagsFrom(now.tags);
-    await asked('changing the image', ctx.signal, () => compute.images.update(group, found.name, { tags }, long));
+    await asked('changing the image', ctx.signal, () =>
+      compute.images.update(group, found.name, { tags }, long),
+    );
     return;
   }
   const names = [group, found.at.gallery, found.at.definition, found.name] as const;
@@ -194,9 +195,13 @@ export async function unregister(id: string, place: Place, mark: string, ctx: Sy
     else await dropVersion(ctx, place, found.at, found.name);
   } catch (error) {
     if (statusOf(error) !== 409) throw error;
-    throw new PortError('CLOUD_CONFLICT', `Azure does not remove ${printable(found.name)}: ${(error as Error).message}`, {
-      cause: error,
-      hint: 'it is in use; it is removed in a later night',
-    });
+    throw new PortError(
+      'CLOUD_CONFLICT',
+      `Azure does not remove ${printable(found.name)}: ${(error as Error).message}`,
+      {
+        cause: error,
+        hint: 'it is in use; it is removed in a later night',
+      },
+    );
   }
 }

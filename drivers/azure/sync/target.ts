@@ -53,7 +53,10 @@ function checked(name: string, config: TargetConfig): AzureOptions {
     );
   const { data } = parsed;
   if (data.method !== 'page-blob')
-    throw wrong(`method ${data.method} is not for a sync`, 'take page-blob: its blobs carry what the next night needs');
+    throw wrong(
+      `method ${data.method} is not for a sync`,
+      'take page-blob: its blobs carry what the next night needs',
+    );
   if (data.version !== undefined)
     throw wrong('version is not for a sync', 'leave it out: it follows from the version of the image');
   if (data.onExists !== 'new-version')
@@ -97,7 +100,8 @@ class AzureTarget implements SyncTarget {
     return asked('the blobs of the container', signal, async () => {
       const found: FoundBlob[] = [];
       const options = { prefix, includeMetadata: true, includeCopy: true, abortSignal: signal };
-      for await (const blob of requireContainer(this.#of.place).listBlobsFlat(options)) found.push(foundBlob(blob));
+      for await (const blob of requireContainer(this.#of.place).listBlobsFlat(options))
+        found.push(foundBlob(blob));
       return found;
     });
   }
@@ -126,11 +130,19 @@ class AzureTarget implements SyncTarget {
     if (found === undefined || found.marks[MARK.id] !== markOf(this.#of.sync, image))
       throw new PortError('CLOUD', `${printable(image.ref)} is gone`, { temporary: true });
     await asked('marking the image', signal, () =>
-      blocks.setMetadata(sentMarks({ ...found.marks, ...marks }), { abortSignal: signal, conditions: { ifMatch: found.etag } }),
+      blocks.setMetadata(sentMarks({ ...found.marks, ...marks }), {
+        abortSignal: signal,
+        conditions: { ifMatch: found.etag },
+      }),
     );
   }
 
-  async update(image: TargetImage, wanted: WantedImage, wantedDigest: string, ctx: SyncContext): Promise<void> {
+  async update(
+    image: TargetImage,
+    wanted: WantedImage,
+    wantedDigest: string,
+    ctx: SyncContext,
+  ): Promise<void> {
     requirePossible(wanted);
     const { sync, place } = this.#of;
     await change(image.ref, place, markOf(sync, image), ctx, { image: wanted, hiddenAt: '' });

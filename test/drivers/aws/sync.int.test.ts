@@ -247,9 +247,11 @@ describe.skipIf(program === undefined)('EC2 as a target of a sync, by moto', () 
     expect(await target.list(syncContext())).toMatchObject([
       { version: '1', state: 'in-progress', owner: 'run-1@here' },
     ]);
-    await expect(target.create(createInput(dir, first, '1', { owner: 'run-2@there' }))).rejects.toMatchObject({
-      code: 'SYNC_BUSY',
-    });
+    await expect(target.create(createInput(dir, first, '1', { owner: 'run-2@there' }))).rejects.toMatchObject(
+      {
+        code: 'SYNC_BUSY',
+      },
+    );
     expect(await target.sweep(await target.list(syncContext()), syncContext())).toBe(0);
     const sentBefore = gate.puts.size;
     gate.puts.clear();

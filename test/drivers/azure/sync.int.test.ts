@@ -10,7 +10,13 @@ import type { LocalDisk, SyncTarget } from '../../../core/sync/types.ts';
 import { openAzureTarget, openAzureTargetWith } from '../../../drivers/azure/sync/target.ts';
 import { vhdFaults } from '../../../tools/vhd-footer.ts';
 import { hasAzurite } from '../../support/azurite.ts';
-import { createInput, type DiskChange, diskFile, plainWanted, syncContext } from '../../support/sync-input.ts';
+import {
+  createInput,
+  type DiskChange,
+  diskFile,
+  plainWanted,
+  syncContext,
+} from '../../support/sync-input.ts';
 import { startWorld, type World } from './azure-world.ts';
 
 const has = await hasAzurite();
@@ -145,48 +151,56 @@ describe.skipIf(!has)('Azure as a target of a sync, by Azurite', () => {
     await expectShows('1', first);
   });
 
-  test.each(['first', 'delta'])('killed in the middle of a %s night: another place waits, its own goes on', async (kind) => {
-    const base = await disk('0', DATA);
-    const target = await open();
-    if (kind === 'delta') await target.create(createInput(world.dir, base, '0'));
-    const changed: DiskChange = Object.fromEntries([0, 1, 2, 3, 8, 9, 10, 20, 30, 31].map((n) => [n, 'random']));
-    const next = await disk('1', { ...changed, 40: 'zero' }, base);
-    const child = spawn(
-      process.execPath,
-      [
-        path.join(import.meta.dirname, 'sync-child.ts'),
-        JSON.stringify(world.options()),
-        next.rawPath,
-        String(DISK),
-        '1',
-        'run-1@here',
-        sync,
-      ],
-      { stdio: ['ignore', 'inherit', 'inherit'] },
-    );
-    const ended = new Promise((resolve) => child.once('exit', (_, signal) => resolve(signal)));
-    // pages are cleared first, then ten blocks are sent, eight at a time
-    const puts = { method: 'PUT', path: /comp=page(&|$)/ };
-    world.proxy.on(puts, { delayMs: 200 });
-    const before = world.proxy.count(puts);
-    const enough = kind === 'delta' ? 12 : 11;
-    while (world.proxy.count(puts) - before < enough && child.exitCode === null) await sleep(5);
-    child.kill('SIGKILL');
-    expect(await ended).toBe('SIGKILL');
-    world.proxy.reset();
-    const images = await target.list(syncContext());
-    expect(images.find((i) => i.version === '1')).toMatchObject({ state: 'in-progress', owner: 'run-1@here' });
-    await expect(
-      target.create(createInput(world.dir, next, '1', { owner: 'run-2@there' })),
-    ).rejects.toMatchObject({ code: 'SYNC_BUSY' });
-    expect(await target.sweep(images, syncContext())).toBe(0);
-    const made = await target.create(createInput(world.dir, next, '1', { owner: 'run-2@here' }));
-    // What the killed one sent is there.
-    expect(made.sentBytes).toBeLessThan(10 * MIB);
-    expect(made.method).toBe(kind === 'delta' ? 'page-ranges' : 'page-blob');
-    await expectShows('1', next);
-    if (kind === 'delta') await expectShows('0', base);
-  });
+  test.each(['first', 'delta'])(
+    'killed in the middle of a %s night: another place waits, its own goes on',
+    async (kind) => {
+      const base = await disk('0', DATA);
+      const target = await open();
+      if (kind === 'delta') await target.create(createInput(world.dir, base, '0'));
+      const changed: DiskChange = Object.fromEntries(
+        [0, 1, 2, 3, 8, 9, 10, 20, 30, 31].map((n) => [n, 'random']),
+      );
+      const next = await disk('1', { ...changed, 40: 'zero' }, base);
+      const child = spawn(
+        process.execPath,
+        [
+          path.join(import.meta.dirname, 'sync-child.ts'),
+          JSON.stringify(world.options()),
+          next.rawPath,
+          String(DISK),
+          '1',
+          'run-1@here',
+          sync,
+        ],
+        { stdio: ['ignore', 'inherit', 'inherit'] },
+      );
+      const ended = new Promise((resolve) => child.once('exit', (_, signal) => resolve(signal)));
+      // pages are cleared first, then ten blocks are sent, eight at a time
+      const puts = { method: 'PUT', path: /comp=page(&|$)/ };
+      world.proxy.on(puts, { delayMs: 200 });
+      const before = world.proxy.count(puts);
+      const enough = kind === 'delta' ? 12 : 11;
+      while (world.proxy.count(puts) - before < enough && child.exitCode === null) await sleep(5);
+      child.kill('SIGKILL');
+      expect(await ended).toBe('SIGKILL');
+      world.proxy.reset();
+      const images = await target.list(syncContext());
+      expect(images.find((i) => i.version === '1')).toMatchObject({
+        state: 'in-progress',
+        owner: 'run-1@here',
+      });
+      await expect(
+        target.create(createInput(world.dir, next, '1', { owner: 'run-2@there' })),
+      ).rejects.toMatchObject({ code: 'SYNC_BUSY' });
+      expect(await target.sweep(images, syncContext())).toBe(0);
+      const made = await target.create(createInput(world.dir, next, '1', { owner: 'run-2@here' }));
+      // What the killed one sent is there.
+      expect(made.sentBytes).toBeLessThan(10 * MIB);
+      expect(made.method).toBe(kind === 'delta' ? 'page-ranges' : 'page-blob');
+      await expectShows('1', next);
+      if (kind === 'delta') await expectShows('0', base);
+    },
+  );
 
   test('cut while it is registered, and what does not prove itself: gone on with, without sending', async () => {
     const first = await disk('1', DATA);
@@ -198,7 +212,8 @@ describe.skipIf(!has)('Azure as a target of a sync, by Azurite', () => {
       code: 'VERIFY_FAILED',
     });
     world.arm.fault({ method: 'PUT', path: /^\/images\//, status: 403, code: 'AuthorizationFailed' });
-    const input = (run: number) => createInput(world.dir, first, '1', { owner: `run-${run}@here`, prove: async () => {} });
+    const input = (run: number) =>
+      createInput(world.dir, first, '1', { owner: `run-${run}@here`, prove: async () => {} });
     await expect(target.create(input(2))).rejects.toMatchObject({ code: 'CLOUD_REFUSED' });
     await expect(
       target.create(createInput(world.dir, first, '1', { owner: 'run-2@there' })),
@@ -221,7 +236,8 @@ describe.skipIf(!has)('Azure as a target of a sync, by Azurite', () => {
       (await target.list(syncContext())).find((i) => i.version === '2026.08.21') ?? expect.fail('no image');
     const resource = () => [...world.arm.resources.values()].find((r) => r.id === ref);
     const isExcluded = () =>
-      (resource()?.properties.publishingProfile as { excludeFromLatest?: boolean }).excludeFromLatest ?? false;
+      (resource()?.properties.publishingProfile as { excludeFromLatest?: boolean }).excludeFromLatest ??
+      false;
     await target.hide(await look(), syncContext());
     expect(isExcluded()).toBe(true);
     const hidden = await look();
@@ -231,7 +247,12 @@ describe.skipIf(!has)('Azure as a target of a sync, by Azurite', () => {
     const wanted = plainWanted({ name: 'Läden', properties: { os_type: 'linux' } });
     await target.update(hidden, wanted, 'wanted-2', syncContext());
     expect(isExcluded()).toBe(false);
-    expect(await look()).toMatchObject({ hidden: false, protected: false, name: 'Läden', wanted: 'wanted-2' });
+    expect(await look()).toMatchObject({
+      hidden: false,
+      protected: false,
+      name: 'Läden',
+      wanted: 'wanted-2',
+    });
     expect(resource()?.tags).toMatchObject({ 'property-os_type': 'linux' });
     expect(resource()?.tags).not.toHaveProperty('property-os_distro');
     // A change of marks leaves the disk as it is: it is still a base.
@@ -239,11 +260,15 @@ describe.skipIf(!has)('Azure as a target of a sync, by Azurite', () => {
     expect(await target.create(createInput(world.dir, third, '3'))).toMatchObject({ changedBytes: 1 * MIB });
 
     world.arm.fault({ method: 'DELETE', path: /\/versions\//, status: 409, code: 'OperationNotAllowed' });
-    await expect(target.remove(await look(), syncContext())).rejects.toMatchObject({ code: 'CLOUD_CONFLICT' });
+    await expect(target.remove(await look(), syncContext())).rejects.toMatchObject({
+      code: 'CLOUD_CONFLICT',
+    });
     expect(resource()).toBeDefined();
     const lease = world.container.getBlobClient(await vhdOf('2026.08.21')).getBlobLeaseClient();
     await lease.acquireLease(60);
-    await expect(target.remove(await look(), syncContext())).rejects.toMatchObject({ code: 'CLOUD_CONFLICT' });
+    await expect(target.remove(await look(), syncContext())).rejects.toMatchObject({
+      code: 'CLOUD_CONFLICT',
+    });
     await lease.releaseLease();
     const last = await look();
     await target.remove(last, syncContext());
