@@ -17,7 +17,8 @@ import { printable } from '../../../core/text.ts';
 import { codeOf, statusOf } from '../../../tools/azure/errors.ts';
 import { AzureOptions } from '../options.ts';
 import { asked, openPlace, requireContainer } from '../place.ts';
-import { type AzurePlaceOfSync, createImage, marksOf } from './create.ts';
+import type { AzurePlaceOfSync } from './begin.ts';
+import { createImage, marksOf } from './create.ts';
 import {
   blobName,
   type FoundBlob,

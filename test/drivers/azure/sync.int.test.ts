@@ -236,8 +236,8 @@ describe.skipIf(!has)('Azure as a target of a sync, by Azurite', () => {
       (await target.list(syncContext())).find((i) => i.version === '2026.08.21') ?? expect.fail('no image');
     const resource = () => [...world.arm.resources.values()].find((r) => r.id === ref);
     const isExcluded = () =>
-      (resource()?.properties.publishingProfile as { excludeFromLatest?: boolean }).excludeFromLatest ??
-      false;
+      (resource()?.properties.publishingProfile as { excludeFromLatest?: boolean } | undefined)
+        ?.excludeFromLatest ?? false;
     await target.hide(await look(), syncContext());
     expect(isExcluded()).toBe(true);
     const hidden = await look();
