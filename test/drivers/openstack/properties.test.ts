@@ -4,6 +4,7 @@ import {
   DISTRIBUTIONS,
   imageProperties,
   isManaged,
+  isPortable,
   LEGAL,
   type PropertyInput,
 } from '../../../drivers/openstack/properties.ts';
@@ -125,6 +126,32 @@ test('the guest agent is claimed only when it is there', () => {
   expect(of({ input: { agentAdded: false } })).not.toHaveProperty('hw_qemu_guest_agent');
   const packages = [{ name: 'qemu-guest-agent', version: '1', architecture: 'amd64' }];
   expect(of({ input: { agentAdded: false }, facts: { packages } }).hw_qemu_guest_agent).toBe('yes');
+});
+
+test('data sets are named while they fit into one property', () => {
+  const named = (...ids: string[]) => of({ contract: { data: ids.map((id) => ({ id })) } }).port_image_data;
+  expect(named()).toBeUndefined();
+  expect(named('uploads', 'mail')).toBe('uploads,mail');
+  expect(named('a'.repeat(127), 'b'.repeat(127))).toHaveLength(255);
+  expect(named('a'.repeat(128), 'b'.repeat(127))).toBeUndefined();
+});
+
+test.each([
+  ['hw_disk_bus', true],
+  ['os_distro', true],
+  ['architecture', true],
+  ['img_config_drive', true],
+  ['os_hash_value', false],
+  ['os_hidden', false],
+  ['os_glance_failed_import', false],
+  ['stores', false],
+  ['locations', false],
+  ['owner_specified.openstack.md5', false],
+  ['img_signature', false],
+  ['port_image_id', false],
+  ['__proto__', false],
+])('%s travels with a copy: %s', (key, is) => {
+  expect(isPortable(key)).toBe(is);
 });
 
 test('config drive and verification', () => {

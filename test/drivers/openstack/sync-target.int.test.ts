@@ -1,4 +1,5 @@
 import * as path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
 import { PortError } from '../../../core/errors.ts';
 import { MIB } from '../../../core/sizes.ts';
@@ -213,6 +214,51 @@ async function membersOf(id: string): Promise<string[]> {
   const answer = await user.request('GET', `${place.cloud.imageUrl}/v2/images/${id}/members`);
   return (JSON.parse(answer.text) as { members: { member_id: string }[] }).members.map((m) => m.member_id);
 }
+
+test('a sweep frees what nobody needs, but not while a run is under way', async () => {
+  const target = await place.target(sync, { staleAfterMs: 500 });
+  const keep = await diskFile(path.join(place.dir, 'keep.raw'), 24 * MIB, { 0: 'random', 9: 'random' });
+  const drop = await diskFile(path.join(place.dir, 'drop.raw'), 24 * MIB, { 1: 'random', 8: 'random' });
+  const kept = await target.create(await place.input(keep, '1'));
+  await target.create(await place.input(drop, '2'));
+  const second = (await target.list(ctx)).find(({ version }) => version === '2');
+  if (second === undefined) throw new Error('no second one');
+  await target.remove(second, ctx);
+  await sleep(1500);
+  // A run that is under way in another place, and looks at the packs.
+  const other = await place.target(sync, { state: 'two', owner: 'run-9@two' });
+  const input = await place.input(drop, '3', { owner: 'run-9@two', state: 'two', staleAfterMs: 60_000 });
+  const sweeper = await place.target(sync, { staleAfterMs: 1000 });
+  let freed = -1;
+  await other.create({
+    ...input,
+    prove: async () => {
+      freed = await sweeper.sweep(
+        (await sweeper.list(ctx)).filter(({ version }) => version === '1'),
+        ctx,
+      );
+    },
+  });
+  expect(freed).toBe(0);
+  const third = (await target.list(ctx)).find(({ version }) => version === '3');
+  if (third === undefined) throw new Error('no third one');
+  await place.sameDisk(third.ref, drop);
+  await target.remove(third, ctx);
+  await sleep(1500);
+  expect(await target.sweep(await target.list(ctx), ctx)).toBeGreaterThanOrEqual(2 * MIB);
+  expect(await target.sweep(await target.list(ctx), ctx)).toBe(0);
+  await place.sameDisk(kept.ref, keep);
+  place.reset();
+  const next = await diskFile(
+    path.join(place.dir, 'next.raw'),
+    24 * MIB,
+    { 5: Buffer.alloc(MIB, 'x') },
+    keep,
+  );
+  const last = await target.create(await place.input(next, '4'));
+  expect(place.sentBytes()).toBeLessThan(MIB / 2);
+  await place.sameDisk(last.ref, next);
+});
 
 test('what is not of this sync is left alone', async () => {
   const target = await place.target(sync);
