@@ -208,13 +208,16 @@ async function play(world: SyncWorld): Promise<void> {
     );
 }
 
-say('starting clouds A and B, moto and Azurite');
-const world = await openSyncWorld({ a: 'A', b: 'B' });
+// Before anything is started: what is started is also stopped.
 const stop = new Promise<never>((_, reject) => {
   for (const signal of ['SIGINT', 'SIGTERM'] as const)
     process.once(signal, () => reject(new Error(`stopped by ${signal}`)));
 });
+stop.catch(() => undefined);
+let world: SyncWorld | undefined;
 try {
+  say('starting clouds A and B, moto and Azurite');
+  world = await openSyncWorld({ a: 'A', b: 'B' });
   await Promise.race([play(world), stop]);
   if (broken.length > 0) process.exitCode = 7;
 } catch (error) {
@@ -222,5 +225,5 @@ try {
   process.exitCode = 6;
 } finally {
   say('stopping what was started');
-  await world.close();
+  await world?.close();
 }

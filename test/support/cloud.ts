@@ -39,8 +39,8 @@ export interface Endpoints {
 /** A running cloud. */
 export interface Cloud {
   stateDir: string;
-  /** Whether it ran before; then somebody else may be using it. */
-  ranBefore: boolean;
+  /** How it was found: `running`, then somebody else may be using it; `stopped`, then its state is somebody's. */
+  before: 'running' | 'stopped' | 'none';
   /** Base URLs of the services, without a path. */
   identityUrl: string;
   imageUrl: string;
@@ -114,9 +114,9 @@ export async function startCloud(options: CloudOptions = {}): Promise<Cloud> {
   const given = Object.entries(flags).flatMap(([flag, value]) =>
     value === undefined ? [] : [flag, `${value}`],
   );
-  const ranBefore = await script('status', ...stateArgs).then(
-    () => true,
-    () => false,
+  const before = await script('status', ...stateArgs).then(
+    () => 'running' as const,
+    (error: Error) => (error.message.includes('no cloud in') ? ('none' as const) : ('stopped' as const)),
   );
   await script('up', ...stateArgs, ...given, ...(settings.tls || stateArgs.length === 0 ? ['--tls'] : []));
   const known = JSON.parse(await statusJson(stateArgs)) as {
@@ -127,7 +127,7 @@ export async function startCloud(options: CloudOptions = {}): Promise<Cloud> {
   const identityUrl = url('keystone');
   const clouds = {
     stateDir: known.state,
-    ranBefore,
+    before,
     identityUrl,
     imageUrl: url('glance'),
     objectStoreUrl: url('swift-proxy'),

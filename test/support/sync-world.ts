@@ -110,7 +110,7 @@ async function open(
   closers.push(async () => rmSync(dir, { recursive: true, force: true }));
   const openstack = async (name: string): Promise<SyncCloud> => {
     const cloud = await startCloud({ name });
-    if (!cloud.ranBefore) closers.push(() => cloud.down({ forget: true }));
+    if (cloud.before !== 'running') closers.push(() => cloud.down({ forget: cloud.before === 'none' }));
     const project = await cloud.project('sync');
     closers.push(() => project.cleanup());
     return { cloud, project };
