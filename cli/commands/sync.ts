@@ -15,6 +15,7 @@ import type { SyncFile } from '../../pipeline/sync/perform-types.ts';
 import { outcomeLine, planTable, summaryLines } from '../../pipeline/sync/report/text.ts';
 import { out, outJson, say } from '../output.ts';
 import { withProgress } from '../progress.ts';
+import { hidePassword } from '../queue.ts';
 import type { Interruption } from '../signals.ts';
 import { addCheck } from '../sync/check.ts';
 import { addHistory } from '../sync/history.ts';
@@ -85,6 +86,7 @@ async function carrierOf(
   ctx: SyncContext,
 ): Promise<Pick<SyncOptions, 'carrier'>> {
   if (queue === undefined) return {};
+  hidePassword(queue);
   const { PgCarrier } = await import('../../pipeline/sync/fleet/carrier.ts');
   return { carrier: (run) => PgCarrier.open({ url: queue, file, run, ...ctx }) };
 }

@@ -19,5 +19,10 @@ export async function placeOf(stateDir: string): Promise<string> {
 
 /** The name of this machine as a word that fits marks in clouds. */
 function hostName(): string {
-  return os.hostname().replace(/[^A-Za-z0-9.-]/g, '-').slice(0, 60) || 'host';
+  return (
+    os
+      .hostname()
+      .replace(/[^A-Za-z0-9.-]/g, '-')
+      .slice(0, 60) || 'host'
+  );
 }

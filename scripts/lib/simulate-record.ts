@@ -100,7 +100,7 @@ export async function recordTimings(): Promise<Timings> {
     return timings;
   } finally {
     await project.cleanup();
-    if (!cloud.ranBefore) await cloud.down();
+    if (cloud.before !== 'running') await cloud.down();
   }
 }
 

@@ -5,6 +5,7 @@
 import { randomBytes } from 'node:crypto';
 import { PortError } from '../../../core/errors.ts';
 import { isoDate } from '../../../core/sync/dates.ts';
+import { isAlive, isSamePlace } from '../../../core/sync/owner.ts';
 import type { CreateInput } from '../../../core/sync/types.ts';
 import { printable } from '../../../core/text.ts';
 import type { GlanceApi } from '../../../tools/openstack/glance.ts';
@@ -12,7 +13,7 @@ import type { GlanceImage } from '../../../tools/openstack/glance-types.ts';
 import { HttpError } from '../../../tools/openstack/http.ts';
 import { STATE } from '../properties.ts';
 import { explained } from '../upload/bytes.ts';
-import { imageUuid, isSamePlace, isStale, MARK, targetImage } from './marks.ts';
+import { imageUuid, MARK, targetImage } from './marks.ts';
 
 /** Ids that may be used up by images of this content that were removed. */
 const MOST_ATTEMPTS = 200;
@@ -57,7 +58,7 @@ export async function claim(glance: GlanceApi, input: ClaimInput): Promise<Claim
       const taken = await glance.patch(id, marksOf(owner, token), { signal });
       return { kind: 'ours', image: taken };
     }
-    if (!isStale(there.aliveAt, create.staleAfterMs)) {
+    if (isAlive(there.aliveAt, create.staleAfterMs)) {
       throw new PortError('SYNC_BUSY', `${printable(there.owner)} makes this image there right now`, {
         temporary: true,
         hint: 'the next run finds it finished, or takes it over',

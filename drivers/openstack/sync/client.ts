@@ -37,8 +37,10 @@ export class SyncCloud {
     const found: GlanceImage[] = [];
     for await (const image of this.glance.list(filters, { signal })) found.push(image);
     if (!hidden) return found;
+    // A service that does not know the filter lists the same ones again.
+    const seen = new Set(found.map((image) => image.id));
     for await (const image of this.glance.list({ ...filters, os_hidden: 'true' }, { signal }))
-      if (!found.some((known) => known.id === image.id)) found.push(image);
+      if (!seen.has(image.id)) found.push(image);
     return found;
   }
 

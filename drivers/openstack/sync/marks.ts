@@ -68,15 +68,3 @@ export function targetImage(image: GlanceImage, sync: string): TargetImage | und
     protected: image.protected,
   };
 }
-
-/** Whether two owners are the same place, of which only one run can be alive: what stands behind the `@`. */
-export function isSamePlace(a: string, b: string): boolean {
-  const place = (owner: string) => owner.slice(owner.indexOf('@') + 1);
-  return a.includes('@') && b.includes('@') && place(a) === place(b);
-}
-
-/** Whether a run gave no sign of life for so long. One that never gave any counts as dead. */
-export function isStale(aliveAt: string, staleAfterMs: number, nowMs = Date.now()): boolean {
-  const seenMs = Date.parse(aliveAt);
-  return Number.isNaN(seenMs) || nowMs - seenMs > staleAfterMs;
-}

@@ -1,11 +1,12 @@
 /** Takes away what no image of a sync needs: leftovers of dead runs, tables of removed images, packs nobody refers to. */
 
 import { DAY_MS } from '../../../core/durations.ts';
+import { isAlive, isSamePlace } from '../../../core/sync/owner.ts';
 import type { TargetImage } from '../../../core/sync/types.ts';
 import { STATE } from '../properties.ts';
 import { BlockStore, tableName } from './block-store.ts';
 import type { SyncCloud } from './client.ts';
-import { isSamePlace, isStale, MARK, targetImage } from './marks.ts';
+import { MARK, targetImage } from './marks.ts';
 
 /** Blocks of an image that was cut off are kept so long for the run that goes on with it. */
 const PARTIAL_LIFE_MS = 3 * DAY_MS;
@@ -25,7 +26,7 @@ export async function sweep(input: SweepInput): Promise<number> {
   const { cloud, sync, images, owner, staleAfterMs, signal } = input;
   const isDead = (image: TargetImage) =>
     image.state !== 'complete' &&
-    ((isSamePlace(image.owner, owner) && image.owner !== owner) || isStale(image.aliveAt, staleAfterMs));
+    ((isSamePlace(image.owner, owner) && image.owner !== owner) || !isAlive(image.aliveAt, staleAfterMs));
   const left = new Set(images);
   for (const image of images.filter(isDead)) {
     // Looked at once more: it may have been finished since.

@@ -83,7 +83,7 @@ describe.skipIf(missing)('a fleet with real images (postgresql-15, qemu-img)', (
     }
     await postgres?.stop();
     for (const project of projects ?? []) await project.cleanup();
-    if (cloud?.ranBefore === false) await cloud.down();
+    if (cloud !== undefined && cloud.before !== 'running') await cloud.down();
   });
 
   function startWorker(name: string) {
