@@ -9,7 +9,7 @@ import { syncJob } from '../../pipeline/sync/fleet/sync-job.ts';
 import { runWorker } from '../../pipeline/sync/fleet/worker.ts';
 import { parseSync } from '../../pipeline/sync/load.ts';
 import { Performer } from '../../pipeline/sync/performer.ts';
-import { say } from '../output.ts';
+import { out, say } from '../output.ts';
 import { QUEUE_HELP, wholeNumber, withQueue } from '../queue.ts';
 import type { Interruption } from '../signals.ts';
 
@@ -18,6 +18,7 @@ interface WorkerFlags {
   lanes: number;
   name?: string;
   state?: string;
+  json?: boolean;
 }
 
 const MOST_LANES = 32;
@@ -26,8 +27,8 @@ const MORE_CONNECTIONS = 3;
 
 const EXAMPLES = `
 Examples:
-  PGPASSFILE=/etc/port-image/pgpass port-image worker --queue postgres://fleet@db/port_image
   port-image worker --queue file:/etc/port-image/queue --lanes 4
+  PGPASSFILE=/etc/port-image/pgpass port-image worker --queue postgres://fleet@db/port_image
 
 It works until it is stopped; a stopped worker lets its jobs finish for some seconds, then hands them back. Clouds are opened with the
 credentials of this host: clouds.yaml, AWS profiles and the like. See docs/fleet.md.`;
@@ -44,6 +45,7 @@ export function workerCommand(interruption: Interruption): Command {
     .option('--lanes <n>', 'images at a time on this host', wholeNumber(1, MOST_LANES), 2)
     .option('--name <host>', 'name of this host in the queue; its own by default')
     .option('--state <dir>', 'folder for copies under way and logs, of this worker alone')
+    .option('--json', 'tell each job on stdout, a line of JSON each')
     .addHelpText('after', EXAMPLES)
     .exitOverride()
     .action(async (flags: WorkerFlags) => {
@@ -76,7 +78,10 @@ export function workerCommand(interruption: Interruption): Command {
               signal: interruption.signal,
               log,
               warn,
-              onJob: say,
+              onJob:
+                flags.json === true
+                  ? (event) => out(JSON.stringify({ at: new Date().toISOString(), worker: name, event }))
+                  : say,
             });
           },
           options,

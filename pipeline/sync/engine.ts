@@ -218,6 +218,16 @@ class Run {
     const { plan, tasks } = makePlan(this.#session, listings, options);
     this.#plan = plan;
     options.onPlan?.(plan);
+    // Part of a plan says nothing about the rest, nor does one without a place.
+    const isWhole =
+      options.only === undefined && options.onlyFailed !== true && plan.unreachable.length === 0;
+    if (isWhole) {
+      await disks.keepOnly(
+        tasks.flatMap(({ action: { verb, source }, image }) =>
+          verb === 'create' && image !== undefined ? [{ source, image }] : [],
+        ),
+      );
+    }
     const perform: PerformOptions = {
       ...options,
       file: this.#session.file,

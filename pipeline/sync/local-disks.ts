@@ -3,6 +3,7 @@
 import { createHash } from 'node:crypto';
 import * as fs from 'node:fs/promises';
 import * as path from 'node:path';
+import { DAY_MS } from '../../core/durations.ts';
 import { PortError } from '../../core/errors.ts';
 import { makeDir, writeFileAtomic } from '../../core/files.ts';
 import { SOURCE_FORMATS } from '../../core/request.ts';
@@ -36,6 +37,9 @@ export interface LocalDisksOptions {
   remember(fileDigest: string, facts: { rawSha256: string; virtualBytes: number }): void;
 }
 
+/** Longer than from one night to the next but one: an image that is not asked for by then is not asked for again. */
+const COPY_LIFE_MS = 3 * DAY_MS;
+
 /** Opens images and closes them when nobody uses them any more. */
 export class LocalDisks {
   readonly #options: LocalDisksOptions;
@@ -45,13 +49,26 @@ export class LocalDisks {
     this.#options = options;
   }
 
-  /** Removes mounts and scratch files a killed run left; copies under way stay. Call it once, under the lock of the folder. */
+  /**
+   * Removes mounts and scratch files a killed run left, and copies nobody came back for; copies under way stay. Call it once, under the
+   * lock of the folder.
+   */
   async start(): Promise<void> {
     await makeDir(this.#options.dir);
     for (const name of await fs.readdir(this.#options.dir)) {
-      await detachStale(path.join(this.#options.dir, name, 'tmp')).catch(() => {});
-      await fs.rm(path.join(this.#options.dir, name, 'tmp'), { recursive: true, force: true });
+      const folder = path.join(this.#options.dir, name);
+      await detachStale(path.join(folder, 'tmp')).catch(() => {});
+      await fs.rm(path.join(folder, 'tmp'), { recursive: true, force: true });
+      const { mtimeMs } = await fs.stat(folder);
+      if (Date.now() - mtimeMs > COPY_LIFE_MS) await fs.rm(folder, { recursive: true, force: true });
     }
+  }
+
+  /** Removes copies of all images but these: a run that was killed behind its last target leaves one that nobody needs. */
+  async keepOnly(images: readonly { source: string; image: SyncImage }[]): Promise<void> {
+    const kept = new Set(images.map(({ source, image }) => folderName(source, image)));
+    for (const name of await fs.readdir(this.#options.dir))
+      if (!kept.has(name)) await fs.rm(path.join(this.#options.dir, name), { recursive: true, force: true });
   }
 
   /**
