@@ -97,7 +97,7 @@ function filterOf(ids: readonly string[], { sync, target, all }: QueueFlags): Jo
 
 const EXAMPLES = `
 Examples:
-  port-image queue status --queue env:QUEUE
+  port-image queue status --queue env:QUEUE --json
   port-image queue cancel --queue env:QUEUE --sync nightly --target region-b
   port-image queue retry --queue env:QUEUE --all`;
 
