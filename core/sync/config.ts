@@ -184,7 +184,7 @@ export const SyncConfig = z
     rules: z
       .array(RuleConfig)
       .default([])
-      .describe('the first that fits counts; without rules all goes everywhere'),
+      .describe('for each image and target the first that fits counts; without rules all goes everywhere'),
     retention: RetentionConfig.prefault({}),
     limits: z
       .strictObject({

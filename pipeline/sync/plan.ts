@@ -1,5 +1,6 @@
 /** The plan of a run: what every target lacks, holds too much of, or shows otherwise than wanted. Pure: listings in, plan out. */
 
+import { PortError } from '../../core/errors.ts';
 import type { SyncConfig } from '../../core/sync/config.ts';
 import { isoDate } from '../../core/sync/dates.ts';
 import type { SyncAction, SyncImage, SyncPlan, TargetImage } from '../../core/sync/types.ts';
@@ -112,18 +113,19 @@ export function planSync(input: PlanInput): PlannedSync {
   const there = new Map<string, Map<string, TargetImage[]>>();
   for (const [target, images] of listings.targets) there.set(target, bySeries(images));
   for (const { source, image } of chosenImages(input, notes)) {
-    const rule = ruleFor(config, source, image);
-    if (rule === undefined) {
-      notes.push(`no rule fits ${printable(image.name)} of ${source}: it stays where it is`);
-      continue;
-    }
     const raw =
       image.rawSha256 ?? (image.fileDigest === undefined ? undefined : input.rawOf(image.fileDigest));
-    const wanted = wantedImage(rule, image);
-    const digest = wantedDigest(wanted);
-    for (const target of rule.targets ?? Object.keys(config.targets)) {
+    let fits = false;
+    for (const target of Object.keys(config.targets)) {
+      const rule = ruleFor(config, source, image, target);
+      if (rule === undefined) continue;
+      fits = true;
       const held = there.get(target);
       if (held === undefined) continue;
+      const wanted = tolerated(() => wantedImage(rule, image), notes);
+      // One image with a name that cannot be used stops no other.
+      if (wanted === undefined) continue;
+      const digest = wantedDigest(wanted);
       const list = wished.get(target) ?? [];
       wished.set(target, list);
       const versions = held.get(image.series) ?? [];
@@ -149,6 +151,7 @@ export function planSync(input: PlanInput): PlannedSync {
         carryData: rule.data === 'carry' && image.dataSets.length > 0,
       });
     }
+    if (!fits) notes.push(`no rule fits ${printable(image.name)} of ${source}: it stays where it is`);
   }
   const isWhole = listings.unreachable.every(({ kind }) => kind !== 'source');
   for (const [target, held] of there) {
@@ -174,6 +177,17 @@ export function planSync(input: PlanInput): PlannedSync {
   }
   plan.actions = tasks.map((task) => task.action);
   return { plan, tasks };
+}
+
+/** The value, or a note why there is none. */
+function tolerated<T>(make: () => T, notes: string[]): T | undefined {
+  try {
+    return make();
+  } catch (error) {
+    if (!(error instanceof PortError)) throw error;
+    if (!notes.includes(error.message)) notes.push(error.message);
+    return undefined;
+  }
 }
 
 /** Most that can be sent: the file where it travels as it is, else every byte of the disk. */

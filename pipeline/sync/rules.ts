@@ -24,11 +24,20 @@ export function matches(pattern: string, text: string): boolean {
   return text.length - last.length >= at && text.endsWith(last);
 }
 
-/** The first rule that fits; without any rule everything goes everywhere as it is. */
-export function ruleFor(config: SyncConfig, source: string, image: SyncImage): RuleConfig | undefined {
+/**
+ * The first rule that fits image and target, so that one image may look differently in two clouds; without any rule everything goes
+ * everywhere as it is. Undefined: the image does not go there.
+ */
+export function ruleFor(
+  config: SyncConfig,
+  source: string,
+  image: SyncImage,
+  target: string,
+): RuleConfig | undefined {
   if (config.rules.length === 0) return RuleConfig.parse({});
   return config.rules.find(
-    ({ match }) =>
+    ({ match, targets }) =>
+      (targets === undefined || targets.includes(target)) &&
       (match.source === undefined || match.source === source) &&
       match.names.some((pattern) => matches(pattern, image.name) || matches(pattern, image.series)),
   );

@@ -159,7 +159,37 @@ function wrongRule(index: number, rule: unknown, root: unknown): Wrong[] {
     if (typeof member === 'string' && (member === '' || CONTROL.test(member)))
       wrong.push({ path: [...at, 'members', which], text: 'not the id of a project or an account' });
   if (valueAt(rule, ['data']) === 'carry') wrong.push(...wrongCarry(index, rule, root));
+  wrong.push(...wrongVisibility(index, rule, root));
   return wrong;
+}
+
+/** Who may see an image, by platform; Glance alone has all four. */
+const VISIBILITIES: Readonly<Record<string, readonly string[]>> = {
+  aws: ['private', 'shared', 'public'],
+  azure: ['private'],
+};
+
+/** What a target's platform cannot show so; not where a rule before this one takes everything for that target. */
+function wrongVisibility(index: number, rule: unknown, root: unknown): Wrong[] {
+  const visibility = valueAt(rule, ['visibility']);
+  if (typeof visibility !== 'string') return [];
+  const named = valueAt(rule, ['targets']);
+  const before = listAt(root, ['rules']).slice(0, index);
+  return treeAt(root, ['targets']).flatMap(([name, target]) => {
+    if (Array.isArray(named) && !named.includes(name)) return [];
+    const known = VISIBILITIES[String(valueAt(target, ['platform']))];
+    const isTaken = before.some(([, other]) => {
+      const targets = valueAt(other, ['targets']);
+      return valueAt(other, ['match']) === undefined && (!Array.isArray(targets) || targets.includes(name));
+    });
+    if (known === undefined || known.includes(visibility) || isTaken) return [];
+    return [
+      {
+        path: ['rules', index, 'visibility'],
+        text: `${name} is ${String(valueAt(target, ['platform']))}, where an image is ${known.join(' or ')}; put a rule for ${name} before this one`,
+      },
+    ];
+  });
 }
 
 /** Data sets need a store on both sides. */

@@ -390,3 +390,16 @@ test('the nearest name is one or a few letters away', () => {
   expect(nearest('os-cloud', ['osCloud'])).toBe('osCloud');
   expect(nearest('entirely', ['lanes', 'store'])).toBeUndefined();
 });
+
+test('a visibility a platform does not have is told, unless the target has a rule of its own before', () => {
+  const azure = `  z:
+    platform: azure
+    options: { subscription: 00000000-0000-0000-0000-000000000000, resourceGroup: rg, location: westeurope, storageAccount: abc, container: vhds }
+`;
+  const text = (rules: string) => `${GOOD}${azure}rules:\n${rules}`;
+  expect(wrong(text('  - visibility: community\n'))).toEqual([
+    '13:5: rules[0].visibility: z is azure, where an image is private; put a rule for z before this one',
+  ]);
+  expect(wrong(text('  - targets: [z]\n  - visibility: community\n'))).toEqual([]);
+  expect(wrong(text('  - visibility: community\n    targets: [b]\n'))).toEqual([]);
+});

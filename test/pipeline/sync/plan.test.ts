@@ -44,7 +44,7 @@ function imageOf(version: string, more: Partial<SyncImage> = {}): SyncImage {
 
 function thereOf(config: SyncConfig, version: string, more: Partial<TargetImage> = {}): TargetImage {
   const image = imageOf(version);
-  const rule = ruleFor(config, 'golden', image);
+  const rule = ruleFor(config, 'golden', image, 'b');
   if (rule === undefined) throw new Error('no rule');
   return {
     series: 'web',
@@ -148,6 +148,28 @@ describe('which images', () => {
     const made = plan(config, [imageOf('1'), db], { b: [], c: [] });
     expect(verbs(made)).toEqual(['create c web@1']);
     expect(made.notes.join()).toContain('no rule fits db');
+  });
+
+  test('a name that cannot be used stops no other image', () => {
+    const config = configOf({ rules: [{ name: '{name}-golden' }] });
+    const long = imageOf('1', { series: 'long', name: 'x'.repeat(255) });
+    const made = plan(config, [long, imageOf('1')], { b: [] });
+    expect(verbs(made)).toEqual(['create b web@1']);
+    expect(made.notes.join()).toContain('too long');
+  });
+
+  test('a target may have a rule of its own for an image', () => {
+    const config = configOf({
+      rules: [
+        { targets: ['c'], name: '{name}-c' },
+        { match: { names: ['web*'] }, visibility: 'community' },
+      ],
+    });
+    const made = plan(config, [imageOf('1')], { b: [], c: [] });
+    expect(made.actions.map((a) => [a.target, a.name])).toEqual([
+      ['b', 'web'],
+      ['c', 'web-c'],
+    ]);
   });
 
   test('--only takes names of sources, targets and series', () => {

@@ -67,7 +67,7 @@ test('what makes an expression run for years takes no time here', () => {
 });
 
 test('without rules everything goes everywhere as it is', () => {
-  const rule = ruleFor(rulesOf(), 'a', IMAGE);
+  const rule = ruleFor(rulesOf(), 'a', IMAGE, 't');
   expect(rule).toMatchObject({ name: '{name}', visibility: 'private', data: 'leave' });
   expect(rule?.targets).toBeUndefined();
 });
@@ -78,10 +78,10 @@ test('the first rule that fits counts; by source, by name and by series', () => 
     { match: { names: ['Shop*'] }, name: 'by-name' },
     { match: { names: ['shop-*'] }, name: 'by-series' },
   );
-  expect(ruleFor(config, 'b', IMAGE)?.name).toBe('from-b');
-  expect(ruleFor(config, 'a', IMAGE)?.name).toBe('by-name');
-  expect(ruleFor(config, 'a', { ...IMAGE, name: 'x' })?.name).toBe('by-series');
-  expect(ruleFor(config, 'a', { ...IMAGE, name: 'x', series: 'y' })).toBeUndefined();
+  expect(ruleFor(config, 'b', IMAGE, 't')?.name).toBe('from-b');
+  expect(ruleFor(config, 'a', IMAGE, 't')?.name).toBe('by-name');
+  expect(ruleFor(config, 'a', { ...IMAGE, name: 'x' }, 't')?.name).toBe('by-series');
+  expect(ruleFor(config, 'a', { ...IMAGE, name: 'x', series: 'y' }, 't')).toBeUndefined();
 });
 
 test('names are filled in once: what an image is called cannot fill in more', () => {
