@@ -19,13 +19,15 @@ import { detachStale, exportDisk } from '../../tools/qemu-storage-daemon.ts';
 export interface OpenedImage extends LocalDisk {
   /** The image as a file, with its format: what a boot starts from. */
   file: { path: string; format: string };
-  /** Bytes that travelled for it. */
+  /** Bytes that travelled for it; 0 for all but the first who uses it. */
   receivedBytes: number;
 }
 
 interface Entry {
   opened: Promise<{ image: OpenedImage; close(): Promise<void> }>;
   users: number;
+  /** Somebody was told what travelled for it. */
+  isCounted: boolean;
 }
 
 /** What a reader of images needs. */
@@ -82,11 +84,19 @@ export class LocalDisks {
     work: (opened: OpenedImage) => Promise<T>,
   ): Promise<T> {
     const key = folderName(source.name, image);
-    const entry = this.#entries.get(key) ?? { opened: this.#open(key, source, image, ctx), users: 0 };
+    const entry = this.#entries.get(key) ?? {
+      opened: this.#open(key, source, image, ctx),
+      users: 0,
+      isCounted: false,
+    };
     this.#entries.set(key, entry);
     entry.users++;
     try {
-      return await work((await entry.opened).image);
+      const { image: opened } = await entry.opened;
+      // Travelled once, counted once.
+      const receivedBytes = entry.isCounted ? 0 : opened.receivedBytes;
+      entry.isCounted = true;
+      return await work({ ...opened, receivedBytes });
     } finally {
       entry.users--;
       if (entry.users === 0) {

@@ -1,9 +1,6 @@
 /**
  * One qcow2 file over stored blocks: a head of tables, then parts of packs as they lie in the store. The order of clusters in the file is
  * free, so packs go in whole; blocks in them that this image does not need are simply not referred to.
- *
- * Format: qemu docs/interop/qcow2.txt, version 3, compression type zstd; every cluster is a compressed one, whose descriptor takes any
- * byte as its start (L2 entry, "Compressed Clusters Descriptor").
  */
 import { createHash } from 'node:crypto';
 import type { FileHandle } from 'node:fs/promises';
@@ -11,7 +8,8 @@ import { PortError } from '../../core/errors.ts';
 import { MIB } from '../../core/sizes.ts';
 import { BLOCK_BYTES, type BlockIndex } from '../../core/sync/block-index.ts';
 import { readBlock } from './index-disk.ts';
-import { CLUSTER_BYTES, packBlock, type StoredBlock, storedBytes } from './pack.ts';
+import { packBlock, type StoredBlock, storedBytes, unpackBlock } from './pack.ts';
+import { headOf, layoutOf } from './qcow2-head.ts';
 import type { BlockTable } from './table.ts';
 
 /** Swift reads at most one part under 1 MiB per second after the tenth (slo.py, rate_limit_under_size), so parts are not made smaller. */
@@ -33,45 +31,54 @@ export interface Composed {
   virtualBytes: number;
 }
 
-const ENTRY_BYTES = 8;
-const L2_ENTRIES = CLUSTER_BYTES / ENTRY_BYTES;
-const REFCOUNTS_PER_BLOCK = CLUSTER_BYTES / 2;
-const SECTOR_BYTES = 512;
-/** Bit 63: the table is used once. */
-const COPIED = 1n << 63n;
-/** Bit 62: a compressed cluster. */
-const COMPRESSED = 1n << 62n;
-/** Bits for the offset in a compressed descriptor: 62 - (cluster_bits - 8). */
-const OFFSET_BITS = 54n;
-
 interface PackRange {
   pack: string;
   offset: number;
   length: number;
 }
 
-/** Parts of a pack that hold live blocks; gaps of 1 MiB and more are left out, unless a small part would come of it. */
+/**
+ * Parts of a pack that hold live blocks; gaps of 1 MiB and more are left out. A short part takes dead neighbours along, so that only
+ * a pack that is short itself makes a short part.
+ */
 function rangesOf(blocks: readonly StoredBlock[], isLive: (block: StoredBlock) => boolean): PackRange[] {
-  const ranges: PackRange[] = [];
-  for (const block of blocks) {
-    if (!isLive(block)) continue;
-    const end = block.offset + storedBytes(block);
-    const last = ranges.at(-1);
-    const gap = last === undefined ? Number.POSITIVE_INFINITY : block.offset - (last.offset + last.length);
-    if (last !== undefined && (gap < LEAST_PART_BYTES || last.length < LEAST_PART_BYTES))
-      last.length = end - last.offset;
-    else ranges.push({ pack: block.pack, offset: block.offset, length: end - block.offset });
+  const startAt = (at: number): number => blocks[at]?.offset ?? 0;
+  const endAt = (at: number): number => {
+    const block = blocks[at];
+    return block === undefined ? 0 : block.offset + storedBytes(block);
+  };
+  let runs: { first: number; last: number }[] = [];
+  const join = (first: number, last: number): void => {
+    const before = runs.at(-1);
+    if (before !== undefined && startAt(first) - endAt(before.last) < LEAST_PART_BYTES)
+      before.last = Math.max(before.last, last);
+    else runs.push({ first, last });
+  };
+  for (const [at, block] of blocks.entries()) if (isLive(block)) join(at, at);
+  const live = runs;
+  runs = [];
+  for (let { first, last } of live) {
+    while (endAt(last) - startAt(first) < LEAST_PART_BYTES && last + 1 < blocks.length) last++;
+    while (endAt(last) - startAt(first) < LEAST_PART_BYTES && first > 0) first--;
+    join(first, last);
   }
-  const [before, last] = ranges.slice(-2);
-  if (before !== undefined && last !== undefined && last.length < LEAST_PART_BYTES) {
-    before.length = last.offset + last.length - before.offset;
-    ranges.pop();
-  }
-  return ranges;
+  const pack = blocks[0]?.pack ?? '';
+  return runs.map(({ first, last }) => ({
+    pack,
+    offset: startAt(first),
+    length: endAt(last) - startAt(first),
+  }));
 }
 
 /** Describes the file. Throws BUG when a block of the disk is not in the table. */
 export function compose(index: BlockIndex, table: BlockTable): Composed {
+  // 16 bits are what everything writes and reads; a block that is on the disk thousands of times needs more.
+  const composed = composeWith(index, table, 2) ?? composeWith(index, table, 4);
+  if (composed === undefined) throw new PortError('BUG', 'too many clusters in one');
+  return composed;
+}
+
+function composeWith(index: BlockIndex, table: BlockTable, refcountBytes: 2 | 4): Composed | undefined {
   const { virtualBytes } = index;
   const live = new Map<string, StoredBlock>();
   for (let at = 0; at < index.count; at++) {
@@ -87,7 +94,7 @@ export function compose(index: BlockIndex, table: BlockTable): Composed {
   }
   const packBytes = ranges.reduce((sum, range) => sum + range.length, 0);
   const liveBytes = [...live.values()].reduce((sum, block) => sum + storedBytes(block), 0);
-  const layout = layoutOf(index, packBytes);
+  const layout = layoutOf(index, packBytes, refcountBytes);
   const starts = new Map<string, { range: PackRange; hostBytes: number }[]>();
   let host = layout.headBytes;
   for (const range of ranges) {
@@ -108,106 +115,12 @@ export function compose(index: BlockIndex, table: BlockTable): Composed {
     if (stored === undefined) throw new PortError('BUG', 'a block of the disk was not stored');
     return { hostBytes: hostOf(stored), lengths: stored.lengths };
   });
+  if (head === undefined) return undefined;
   const tail = layout.totalBytes - host;
   const parts: ComposedPart[] = [{ kind: 'bytes', bytes: head }];
   for (const range of ranges) if (range.length > 0) parts.push({ kind: 'pack', ...range });
   if (tail > 0) parts.push({ kind: 'bytes', bytes: Buffer.alloc(tail) });
   return { parts, totalBytes: layout.totalBytes, deadBytes: packBytes - liveBytes, liveBytes, virtualBytes };
-}
-
-interface Layout {
-  refcountBlocks: number;
-  l1Entries: number;
-  l1Clusters: number;
-  /** Numbers of the L2 tables that have entries, ascending. */
-  l2Tables: number[];
-  headBytes: number;
-  totalBytes: number;
-}
-
-const L2_BYTES = L2_ENTRIES * CLUSTER_BYTES;
-
-function layoutOf(index: BlockIndex, packBytes: number): Layout {
-  const l2Tables = new Set<number>();
-  for (const number of index.numbers) l2Tables.add(Math.floor((number * BLOCK_BYTES) / L2_BYTES));
-  const l1Entries = Math.max(1, Math.ceil(index.virtualBytes / L2_BYTES));
-  const l1Clusters = Math.ceil((l1Entries * ENTRY_BYTES) / CLUSTER_BYTES);
-  const packClusters = Math.ceil(packBytes / CLUSTER_BYTES);
-  // Refcount blocks count themselves too: a second look is enough, one block covers 2 GiB.
-  let refcountBlocks = 1;
-  let headClusters = 0;
-  for (let look = 0; look < 4; look++) {
-    headClusters = 2 + refcountBlocks + l1Clusters + l2Tables.size;
-    refcountBlocks = Math.ceil((headClusters + packClusters) / REFCOUNTS_PER_BLOCK);
-  }
-  headClusters = 2 + refcountBlocks + l1Clusters + l2Tables.size;
-  if (refcountBlocks > L2_ENTRIES) throw new PortError('UNSUPPORTED_FORMAT', 'an image of more than 16 TiB');
-  return {
-    refcountBlocks,
-    l1Entries,
-    l1Clusters,
-    l2Tables: [...l2Tables].sort((a, b) => a - b),
-    headBytes: headClusters * CLUSTER_BYTES,
-    totalBytes: (headClusters + packClusters) * CLUSTER_BYTES,
-  };
-}
-
-/** Header, refcount table, refcount blocks, L1 table, L2 tables: one cluster after the other. */
-function headOf(
-  index: BlockIndex,
-  layout: Layout,
-  find: (digest: string) => { hostBytes: number; lengths: readonly number[] },
-): Buffer {
-  const { refcountBlocks, l1Entries, l1Clusters, l2Tables, headBytes, totalBytes } = layout;
-  const head = Buffer.alloc(headBytes);
-  const refcountTableAt = CLUSTER_BYTES;
-  const refcountsAt = 2 * CLUSTER_BYTES;
-  const l1At = refcountsAt + refcountBlocks * CLUSTER_BYTES;
-  const l2At = l1At + l1Clusters * CLUSTER_BYTES;
-  head.write('QFI\u00fb', 0, 'latin1');
-  head.writeUInt32BE(3, 4);
-  head.writeUInt32BE(16, 20); // cluster_bits
-  head.writeBigUInt64BE(BigInt(index.virtualBytes), 24);
-  head.writeUInt32BE(l1Entries, 36);
-  head.writeBigUInt64BE(BigInt(l1At), 40);
-  head.writeBigUInt64BE(BigInt(refcountTableAt), 48);
-  head.writeUInt32BE(1, 56); // refcount_table_clusters
-  head.writeBigUInt64BE(1n << 3n, 72); // incompatible: compression type
-  head.writeUInt32BE(4, 96); // refcount_order: 16 bits
-  head.writeUInt32BE(112, 100); // header_length
-  head.writeUInt8(1, 104); // compression_type: zstd
-  for (let at = 0; at < refcountBlocks; at++)
-    head.writeBigUInt64BE(BigInt(refcountsAt + at * CLUSTER_BYTES), refcountTableAt + at * ENTRY_BYTES);
-  const refcounts = new Uint32Array(totalBytes / CLUSTER_BYTES);
-  refcounts.fill(1, 0, headBytes / CLUSTER_BYTES);
-  for (const [at, number] of l2Tables.entries())
-    head.writeBigUInt64BE(BigInt(l2At + at * CLUSTER_BYTES) | COPIED, l1At + number * ENTRY_BYTES);
-  const tableAt = new Map(l2Tables.map((number, at) => [number, l2At + at * CLUSTER_BYTES]));
-  for (let at = 0; at < index.count; at++) {
-    const start = (index.numbers[at] ?? 0) * BLOCK_BYTES;
-    const table = tableAt.get(Math.floor(start / L2_BYTES)) ?? 0;
-    let entryAt = table + ((start % L2_BYTES) / CLUSTER_BYTES) * ENTRY_BYTES;
-    let { hostBytes: offset, lengths } = find(index.digestAt(at));
-    for (const length of lengths) {
-      if (length > 0) {
-        const firstSector = Math.floor(offset / SECTOR_BYTES);
-        const lastSector = Math.floor((offset + length - 1) / SECTOR_BYTES);
-        const more = BigInt(lastSector - firstSector);
-        head.writeBigUInt64BE(COMPRESSED | (more << OFFSET_BITS) | BigInt(offset), entryAt);
-        const first = Math.floor((firstSector * SECTOR_BYTES) / CLUSTER_BYTES);
-        const last = Math.floor((lastSector * SECTOR_BYTES) / CLUSTER_BYTES);
-        for (let cluster = first; cluster <= last; cluster++)
-          refcounts[cluster] = (refcounts[cluster] ?? 0) + 1;
-        offset += length;
-      }
-      entryAt += ENTRY_BYTES;
-    }
-  }
-  for (const [cluster, count] of refcounts.entries()) {
-    if (count > 0xffff) throw new PortError('BUG', 'too many clusters in one');
-    head.writeUInt16BE(count, refcountsAt + cluster * 2);
-  }
-  return head;
 }
 
 /** What the composed file is, byte by byte. */
@@ -254,8 +167,11 @@ export async function* composedStream(
       if (length === 0 || block.offset < part.offset || block.offset >= part.offset + part.length) continue;
       const number = numbers.get(block.digest);
       if (number !== undefined) {
-        const { bytes } = await packBlock(await readBlock(handle, number, buffer, index.virtualBytes));
-        if (bytes.length === length && hex(bytes) === block.sha256) {
+        const { bytes, lengths } = await packBlock(
+          await readBlock(handle, number, buffer, index.virtualBytes),
+        );
+        // The lengths are what the image's tables were made of.
+        if (hex(bytes) === block.sha256 && lengths.every((n, at) => n === block.lengths[at])) {
           yield bytes;
           continue;
         }
@@ -265,6 +181,8 @@ export async function* composedStream(
         throw new PortError('DAMAGED', `pack ${block.pack} is not what was stored`, {
           hint: 'remove it from the store; its blocks are sent again',
         });
+      // Nothing here says what a dead block was; a live one must unpack to what the disk holds, frame by frame.
+      if (number !== undefined) unpackBlock(bytes, block);
       onFetched?.(length);
       yield bytes;
     }

@@ -86,7 +86,10 @@ export interface Pack {
   blocks: StoredBlock[];
 }
 
-/** Makes packs of blocks, each digest once, in the order given. `read` gives a block; its buffer may be used again afterwards. */
+/**
+ * Makes packs of blocks, each digest once, in the order given. `read` gives a block; its buffer may be used again afterwards.
+ * Throws SOURCE_CHANGED when a block is not what its digest says.
+ */
 export async function* packsOf(
   blocks: Iterable<{ digest: string; number: number }>,
   read: (number: number) => Promise<Buffer>,
@@ -107,7 +110,11 @@ export async function* packsOf(
   for (const { digest, number } of blocks) {
     if (seen.has(digest)) continue;
     seen.add(digest);
-    const { bytes, lengths } = await packBlock(await read(number));
+    const block = await read(number);
+    // Other images may count on this block by its digest alone.
+    if (createHash('sha256').update(block).digest('hex') !== digest)
+      throw new PortError('SOURCE_CHANGED', `the disk changed since it was read, in its block ${number}`);
+    const { bytes, lengths } = await packBlock(block);
     const sha256 = createHash('sha256').update(bytes).digest('hex');
     waiting.push({ digest, offset: filled, lengths, sha256 });
     parts.push(bytes);

@@ -1,6 +1,7 @@
 /** Which blocks are stored where: one table per image, with all blocks of the packs it uses, also those no image needs any more. */
 import * as zlib from 'node:zlib';
 import { PortError } from '../../core/errors.ts';
+import { MIB } from '../../core/sizes.ts';
 import { CLUSTER_BYTES, CLUSTERS_PER_BLOCK, type Pack, type StoredBlock, storedBytes } from './pack.ts';
 
 const MAGIC = 'port-image/table/1';
@@ -10,6 +11,8 @@ const RECORD_BYTES = 32 + 32 + 4 * CLUSTERS_PER_BLOCK;
 const MOST_BLOCKS = 2 ** 24;
 /** A frame is never much longer than what it holds (zstd's ZSTD_COMPRESSBOUND of 64 KiB is 0.5 KiB more). */
 const MOST_FRAME_BYTES = CLUSTER_BYTES + 1024;
+/** Digests, half of a record, do not compress; only a file made to fill the memory would come to this. */
+const MOST_RATIO = 64;
 const HEX = /^[0-9a-f]{64}$/;
 
 /** Stored blocks by digest and by pack. */
@@ -67,14 +70,17 @@ export class BlockTable {
         at += RECORD_BYTES;
       }
     }
-    return zlib.zstdCompressSync(Buffer.concat([Buffer.from(`${head}\n`), body]));
+    return zlib.zstdCompressSync(Buffer.concat([Buffer.from(`${head}\n`), body]), {
+      params: { [zlib.constants.ZSTD_c_checksumFlag]: 1 },
+    });
   }
 
   /** Reads what `toBytes` wrote. Throws DAMAGED for anything else. */
   static fromBytes(bytes: Buffer): BlockTable {
     let plain: Buffer;
     try {
-      plain = zlib.zstdDecompressSync(bytes, { maxOutputLength: MOST_BLOCKS * RECORD_BYTES });
+      const most = Math.min(MOST_BLOCKS * RECORD_BYTES, bytes.length * MOST_RATIO + MIB);
+      plain = zlib.zstdDecompressSync(bytes, { maxOutputLength: most });
     } catch (cause) {
       throw damaged(cause);
     }
@@ -91,7 +97,8 @@ export class BlockTable {
         const lengths = Array.from({ length: CLUSTERS_PER_BLOCK }, (_, n) =>
           plain.readUInt32LE(at + 64 + 4 * n),
         );
-        if (lengths.some((n) => n > MOST_FRAME_BYTES)) throw damaged();
+        // A block of zeros is never stored.
+        if (lengths.some((n) => n > MOST_FRAME_BYTES) || lengths.every((n) => n === 0)) throw damaged();
         const block: StoredBlock = {
           digest: plain.toString('hex', at, at + 32),
           pack,

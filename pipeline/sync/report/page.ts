@@ -150,7 +150,7 @@ function details(report: SyncReport): Html {
       ? html`<p>Nothing: every image was in place.</p>`
       : html`<table><tr><th>what</th><th>image</th><th>target</th><th></th><th>sent</th><th>changed</th><th>time</th><th>content</th></tr>${rows.map(
           (o) =>
-            html`<tr><td>${o.action.verb}</td><td>${o.action.series} ${o.action.version}<br><code>${o.ref}</code></td><td>${o.action.target}</td><td><b class="${KIND[o.result]}">${o.result}</b> ${o.message ?? o.action.why}</td><td>${formatBytes(o.sentBytes)} ${o.method}</td><td>${formatBytes(o.changedBytes)}</td><td>${formatSeconds(o.seconds)}</td><td>${o.content === undefined ? html`` : html`<b class="${o.content === 'ok' ? 'good' : 'unknown'}">${o.content === 'ok' ? 'verified' : o.content}</b> ${o.proof}`}</td></tr>`,
+            html`<tr><td class="word">${o.action.verb}</td><td>${o.action.series} ${o.action.version}<br><code>${o.ref}</code></td><td>${o.action.target}</td><td><b class="${KIND[o.result]}">${o.result}</b> ${o.message ?? o.action.why}</td><td>${formatBytes(o.sentBytes)} ${o.method}</td><td>${formatBytes(o.changedBytes)}</td><td>${formatSeconds(o.seconds)}</td><td>${o.content === undefined ? html`` : html`<b class="${o.content === 'ok' ? 'good' : 'unknown'}">${o.content === 'ok' ? 'verified' : o.content}</b> ${o.proof}`}</td></tr>`,
         )}</table>`
   }${calls.length === 0 ? html`` : html`<p>Requests: ${calls.map(([target, count]) => `${target} ${count}`).join(', ')}.</p>`}</section>`;
 }

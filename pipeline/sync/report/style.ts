@@ -1,6 +1,6 @@
 /** What the pages of a sync add to the style of all reports. */
 export const SYNC_STYLE = `
-body{max-width:76rem}
+body{max-width:76rem}td.word{white-space:nowrap}
 .grid{overflow-x:auto}.grid table{width:auto;min-width:40%}.grid td,.grid th{padding:.2rem .5rem;white-space:nowrap}
 .grid td.cell{border:1px solid var(--line);min-width:6.5rem}.cell small{opacity:.75}
 .cell.good{background:color-mix(in srgb,var(--good) 14%,transparent)}.cell.bad{background:color-mix(in srgb,var(--bad) 18%,transparent)}
