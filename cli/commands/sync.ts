@@ -114,10 +114,10 @@ async function runOnce(
   });
 }
 
-function tell(file: SyncFile, report: SyncReport, json: boolean): void {
+function tell(file: SyncFile, report: SyncReport, json: boolean, interruption: Interruption): void {
   if (json) outJson(report);
   else for (const line of summaryLines(report, stateDirOf(file))) out(line);
-  process.exitCode = report.exitStatus;
+  process.exitCode = report.interrupted && interruption.name() === 'SIGTERM' ? 143 : report.exitStatus;
 }
 
 /** Defines the command and its subcommands. */
@@ -162,7 +162,7 @@ export function syncCommand(interruption: Interruption): Command {
         });
         return;
       }
-      tell(file, await runOnce(file, flags, interruption), flags.json === true);
+      tell(file, await runOnce(file, flags, interruption), flags.json === true, interruption);
     });
   sync
     .command('retry')
@@ -176,7 +176,7 @@ export function syncCommand(interruption: Interruption): Command {
       const flags: SyncFlags = command.optsWithGlobals();
       const file = await loadSync(name);
       const report = await runOnce(file, flags, interruption, { onlyFailed: true });
-      tell(file, report, flags.json === true);
+      tell(file, report, flags.json === true, interruption);
     });
   addCheck(sync, interruption);
   addHistory(sync);
