@@ -9,10 +9,18 @@ export class ProcessCarrier implements TaskCarrier {
   readonly #images: PQueue;
   readonly #targets = new Map<string, PQueue>();
   readonly #perform: (task: SyncTask) => Promise<TaskResult>;
+  readonly #hold: (task: SyncTask) => () => Promise<void>;
   readonly #signal: AbortSignal;
 
-  constructor(config: SyncConfig, perform: (task: SyncTask) => Promise<TaskResult>, signal: AbortSignal) {
+  /** `hold` keeps the image of a task open until what it returns is called. */
+  constructor(
+    config: SyncConfig,
+    perform: (task: SyncTask) => Promise<TaskResult>,
+    hold: (task: SyncTask) => () => Promise<void>,
+    signal: AbortSignal,
+  ) {
     this.#perform = perform;
+    this.#hold = hold;
     this.#signal = signal;
     this.#images = new PQueue({ concurrency: config.limits.images });
     for (const [name, { lanes }] of Object.entries(config.targets))
@@ -43,6 +51,9 @@ export class ProcessCarrier implements TaskCarrier {
       results.push(result);
       onResult(task, result);
     };
+    // A target whose lane is busy finds the image still here when its turn comes.
+    const creation = tasks.find(({ action }) => action.verb === 'create');
+    const release = creation === undefined ? undefined : this.#hold(creation);
     const ends = await Promise.allSettled(
       tasks.map((task) => {
         const lane = this.#targets.get(task.action.target);
@@ -50,6 +61,7 @@ export class ProcessCarrier implements TaskCarrier {
         return lane.add(() => one(task));
       }),
     );
+    await release?.();
     for (const end of ends) if (end.status === 'rejected') throw end.reason;
   }
 }

@@ -288,6 +288,8 @@ class Run {
       new ProcessCarrier(
         this.#session.file.config,
         (task) => performTask(task, perform),
+        ({ action, image }) =>
+          image === undefined ? async () => {} : perform.disks.hold(action.source, image),
         this.#options.signal,
       );
     await carrier.run(elsewhere, (task, result) => this.#take(task, result));

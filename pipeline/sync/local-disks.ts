@@ -23,9 +23,16 @@ export interface OpenedImage extends LocalDisk {
   receivedBytes: number;
 }
 
+type Opened = { image: OpenedImage; close(keep: boolean): Promise<void> };
+
 interface Entry {
-  opened: Promise<{ image: OpenedImage; close(): Promise<void> }>;
+  /** Undefined while nobody needed it yet, and after it was closed or could not be opened. */
+  opened: Promise<Opened> | undefined;
+  /** Set while it is being closed: its folder goes then, and comes anew. */
+  closing: Promise<void> | undefined;
   users: number;
+  /** A use of it failed: the next run will want it again. */
+  isWanted: boolean;
   /** Somebody was told what travelled for it. */
   isCounted: boolean;
 }
@@ -73,6 +80,25 @@ export class LocalDisks {
       if (!kept.has(name)) await fs.rm(path.join(this.#options.dir, name), { recursive: true, force: true });
   }
 
+  #entry(key: string): Entry {
+    const known = this.#entries.get(key);
+    if (known !== undefined) return known;
+    const entry = { opened: undefined, closing: undefined, users: 0, isWanted: false, isCounted: false };
+    this.#entries.set(key, entry);
+    return entry;
+  }
+
+  /**
+   * Keeps an image, once it is open, until the returned function is called: for several uses one after the other, between which nobody
+   * uses it. Opens nothing.
+   */
+  hold(source: string, image: SyncImage): () => Promise<void> {
+    const key = folderName(source, image);
+    const entry = this.#entry(key);
+    entry.users++;
+    return () => this.#release(key, entry);
+  }
+
   /**
    * Runs `work` with the image open. Throws SOURCE_REMOTE, SOURCE_CHANGED (content is not what the source said), DAMAGED,
    * UNSAFE_IMAGE and whatever else the gate refuses, DISK_SPACE, HOST_IO, INTERRUPTED.
@@ -84,30 +110,43 @@ export class LocalDisks {
     work: (opened: OpenedImage) => Promise<T>,
   ): Promise<T> {
     const key = folderName(source.name, image);
-    const entry = this.#entries.get(key) ?? {
-      opened: this.#open(key, source, image, ctx),
-      users: 0,
-      isCounted: false,
-    };
-    this.#entries.set(key, entry);
+    const entry = this.#entry(key);
     entry.users++;
     try {
+      await entry.closing;
+      entry.opened ??= this.#open(key, source, image, ctx).catch((error: unknown) => {
+        // Whoever tries again opens it again.
+        entry.opened = undefined;
+        throw error;
+      });
       const { image: opened } = await entry.opened;
       // Travelled once, counted once.
       const receivedBytes = entry.isCounted ? 0 : opened.receivedBytes;
       entry.isCounted = true;
       return await work({ ...opened, receivedBytes });
+    } catch (error) {
+      entry.isWanted = true;
+      throw error;
     } finally {
-      entry.users--;
-      if (entry.users === 0) {
-        this.#entries.delete(key);
-        const opened = await entry.opened.catch(() => undefined);
-        await opened?.close();
-      }
+      await this.#release(key, entry);
     }
   }
 
-  async #open(key: string, source: SyncSource, image: SyncImage, ctx: SyncContext) {
+  async #release(key: string, entry: Entry): Promise<void> {
+    entry.users--;
+    if (entry.users > 0 || entry.closing !== undefined) return;
+    entry.closing = (async () => {
+      const opened = await entry.opened?.catch(() => undefined);
+      await opened?.close(entry.isWanted);
+      entry.opened = undefined;
+      entry.closing = undefined;
+    })();
+    await entry.closing;
+    // Somebody may have come meanwhile and opened it anew.
+    if (entry.users === 0 && entry.opened === undefined) this.#entries.delete(key);
+  }
+
+  async #open(key: string, source: SyncSource, image: SyncImage, ctx: SyncContext): Promise<Opened> {
     const dir = path.join(this.#options.dir, key);
     const tmp = path.join(dir, 'tmp');
     await makeDir(tmp);
@@ -145,7 +184,6 @@ export class LocalDisks {
           rawSha256: index.rawSha256,
           virtualBytes: index.virtualBytes,
         });
-      const isOwnCopy = fetched.path.startsWith(`${dir}${path.sep}`);
       return {
         image: {
           rawPath: disk.path,
@@ -154,11 +192,9 @@ export class LocalDisks {
           file,
           receivedBytes: fetched.receivedBytes,
         },
-        close: async () => {
+        close: async (keep: boolean) => {
           await disk.stop();
-          // What failed is fetched no second time by the next run; its copy is still verified by digest then.
-          if (isOwnCopy && !signal.aborted) await fs.rm(dir, { recursive: true, force: true });
-          else await fs.rm(tmp, { recursive: true, force: true });
+          await fs.rm(keep ? tmp : dir, { recursive: true, force: true });
         },
       };
     } catch (error) {
