@@ -82,14 +82,16 @@ async function sendBlocks(input: ContentInput, claimed: GlanceImage, meter: Coun
     const { changedBytes } = await store.fill(index, table, packs, read, create, meter);
     const composed = compose(index, table);
     create.progress({ text: 'comparing' });
+    const used = new Set(composed.parts.flatMap((part) => (part.kind === 'pack' ? [part.pack] : [])));
     const digests = await composedDigests(composed, {
       handle,
       index,
       table,
       signal,
       fetch: (pack, offset, length) => store.range(pack, offset, length),
+    }).catch(async (error: unknown) => {
+      throw await explainMismatch(input, store, claimed, used, error);
     });
-    const used = new Set(composed.parts.flatMap((part) => (part.kind === 'pack' ? [part.pack] : [])));
     const whole = uploadInput(input, {
       file: disk.rawPath,
       bytes: digests.bytes,
@@ -196,7 +198,8 @@ async function explainMismatch(
   used: ReadonlySet<string>,
   error: unknown,
 ): Promise<unknown> {
-  if (asPortError(error).code !== 'CLOUD_MISMATCH') return error;
+  // What was read back is not what was stored, or what Glance has is not what was sent.
+  if (!['CLOUD_MISMATCH', 'DAMAGED'].includes(asPortError(error).code)) return error;
   const damaged = await store.removeDamaged(used);
   if (damaged.length === 0) return error;
   create.warn(`${damaged.length} packs in ${store.container} were damaged; their blocks are sent again`);
