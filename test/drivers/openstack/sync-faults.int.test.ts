@@ -188,25 +188,34 @@ test.each<[string, 'image' | 'objects', Match, Action]>([
   await place.sameDisk(made.ref, small);
 });
 
-test('a pack that is damaged in the store is found out, and the next run heals it', async () => {
-  const small = await diskFile(path.join(place.dir, 'small.raw'), 8 * MIB, {
-    ...Object.fromEntries([0, 1, 2, 3, 4, 5, 6].map((n) => [n, 'random' as const])),
-  });
-  const target = await place.target(sync);
-  await target.create(await place.input(small, '1'));
-  const pack = (await place.objectsOf(sync)).find(({ name }) => name.startsWith('packs/'));
-  const user = await place.project.login();
-  const url = `${place.project.accountUrl}/port-image-sync-${sync}/${pack?.name}`;
-  await user.request('PUT', url, { body: 'x'.repeat(pack?.bytes ?? 0) });
-  const changed = await diskFile(path.join(place.dir, 'changed.raw'), 8 * MIB, { 0: 'random' }, small);
-  await expect(target.create(await place.input(changed, '2'))).rejects.toMatchObject({
-    code: 'CLOUD_MISMATCH',
-    temporary: true,
-  });
-  const made = await target.create(await place.input(changed, '2'));
-  expect(made.content).toBe('ok');
-  await place.sameDisk(made.ref, changed);
-});
+// A block at the start of a pack is left out of the next image when it is dead; one in the middle travels along and is read back.
+test.each([0, 3])(
+  'a pack that is damaged in the store is found out, and the next run heals it (block %i changed)',
+  async (block) => {
+    const small = await diskFile(path.join(place.dir, 'small.raw'), 8 * MIB, {
+      ...Object.fromEntries([0, 1, 2, 3, 4, 5, 6].map((n) => [n, 'random' as const])),
+    });
+    const target = await place.target(sync);
+    await target.create(await place.input(small, '1'));
+    const pack = (await place.objectsOf(sync)).find(({ name }) => name.startsWith('packs/'));
+    const user = await place.project.login();
+    const url = `${place.project.accountUrl}/port-image-sync-${sync}/${pack?.name}`;
+    await user.request('PUT', url, { body: 'x'.repeat(pack?.bytes ?? 0) });
+    const changed = await diskFile(
+      path.join(place.dir, 'changed.raw'),
+      8 * MIB,
+      { [block]: 'random' },
+      small,
+    );
+    await expect(target.create(await place.input(changed, '2'))).rejects.toMatchObject({
+      code: 'CLOUD_MISMATCH',
+      temporary: true,
+    });
+    const made = await target.create(await place.input(changed, '2'));
+    expect(made.content).toBe('ok');
+    await place.sameDisk(made.ref, changed);
+  },
+);
 
 test('Glance cannot read from Swift: the whole image is sent, with a warning', async () => {
   const small = await diskFile(path.join(place.dir, 'small.raw'), 8 * MIB, { 0: 'random', 5: 'random' });
