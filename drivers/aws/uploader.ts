@@ -101,13 +101,20 @@ function refuse(ctx: Context, versions: readonly Image[]): void {
   );
 }
 
-/** The snapshot an earlier job made of the same disk. Throws USAGE when there is none that is complete. */
+/** The snapshot an earlier job made of the same disk. Throws USAGE when there is none that is complete, or one of another key. */
 async function parentOf(ctx: Context, disk: string | undefined): Promise<SnapshotRecord | undefined> {
-  const { parent } = ctx.options;
+  const { parent, kmsKeyArn } = ctx.options;
   if (parent === undefined) return undefined;
   const file = path.join(path.resolve(parent), 'data', path.basename(journalOf(ctx, disk)));
   const record = await readBlockJournal(file);
-  if (record?.completed === true) return record;
+  if (record?.completed === true) {
+    if (record.kmsKeyArn === kmsKeyArn) return record;
+    throw new PortError(
+      'USAGE',
+      `the snapshot of ${printable(parent)} was made with ${record.kmsKeyArn === undefined ? 'no key' : 'another key'}, and a parent brings its key`,
+      { hint: 'leave aws.parent out for once, or give the aws.kmsKeyArn of that job' },
+    );
+  }
   if (disk !== undefined) return undefined;
   throw new PortError('USAGE', `${printable(parent)} holds no finished upload to AWS`, {
     hint: 'name the folder of an earlier job with aws.parent, or leave it out',

@@ -13,6 +13,8 @@ export interface SnapshotHead {
   volumeGib: number;
   /** Snapshot this one is a change of. */
   parent?: string;
+  /** Key that was named for it, or for the first of its parents; absent when none was. */
+  kmsKeyArn?: string;
 }
 
 /** A journal as it was found. */
@@ -51,6 +53,7 @@ export async function readBlockJournal(file: string): Promise<SnapshotRecord | u
     sha256: head.sha256,
     volumeGib: head.volumeGib,
     ...(typeof head.parent === 'string' ? { parent: head.parent } : {}),
+    ...(typeof head.kmsKeyArn === 'string' ? { kmsKeyArn: head.kmsKeyArn } : {}),
     blocks: new Map(),
     inherited: new Map(),
     completed: false,

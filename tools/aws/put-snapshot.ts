@@ -32,8 +32,9 @@ export interface SnapshotInput {
   clientToken: string;
   description: string;
   tags: Readonly<Record<string, string>>;
-  /** An earlier snapshot of ours whose blocks are known; only what differs is sent. */
+  /** An earlier snapshot of ours whose blocks are known; only what differs is sent. Its key is that of the new one. */
   parent?: SnapshotRecord | undefined;
+  /** Key to encrypt with; not asked for when there is a parent. */
   kmsKeyArn?: string | undefined;
   /** Numbers of the blocks that may hold something, ascending; taken from the holes of the file when absent. */
   blocks?: readonly number[] | undefined;
@@ -48,6 +49,12 @@ export interface SnapshotInput {
   signal: AbortSignal;
   log: Log;
   onBytes: (doneBytes: number, totalBytes: number) => void;
+}
+
+/** A parent brings its key: EBS refuses a request that has both (API_StartSnapshot, `Encrypted`). */
+function encryptionOf(parent: SnapshotRecord | undefined, kmsKeyArn: string | undefined) {
+  if (parent !== undefined) return { ParentSnapshotId: parent.snapshot };
+  return kmsKeyArn === undefined ? {} : { Encrypted: true, KmsKeyArn: kmsKeyArn };
 }
 
 /** A snapshot that is complete. */
@@ -130,7 +137,7 @@ class Upload {
   }
 
   async run(known: SnapshotRecord | undefined): Promise<PutSnapshot> {
-    const { journal: file, parent } = this.#input;
+    const { journal: file, parent, kmsKeyArn } = this.#input;
     const { snapshot } = known ?? (await this.#start());
     await this.#input.begun?.(snapshot);
     const acknowledged = new Map(known?.blocks);
@@ -143,6 +150,7 @@ class Upload {
               sha256: this.#input.sha256,
               volumeGib: this.#volumeGib,
               ...(parent === undefined ? {} : { parent: parent.snapshot }),
+              ...(kmsKeyArn === undefined ? {} : { kmsKeyArn }),
             },
             this.#before,
           )
@@ -173,8 +181,7 @@ class Upload {
           Description: description,
           Timeout: TIMEOUT_MINUTES,
           Tags: Object.entries(tags).map(([Key, Value]) => ({ Key, Value })),
-          ...(parent === undefined ? {} : { ParentSnapshotId: parent.snapshot }),
-          ...(kmsKeyArn === undefined ? {} : { Encrypted: true, KmsKeyArn: kmsKeyArn }),
+          ...encryptionOf(parent, kmsKeyArn),
         }),
         { abortSignal: signal },
       );

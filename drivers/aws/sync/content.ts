@@ -92,8 +92,7 @@ export async function putContent(
         [ALIVE_TAG]: isoDate(new Date()),
       },
       parent,
-      // a parent brings its key (API_StartSnapshot Encrypted)
-      kmsKeyArn: parent === undefined ? place.kmsKeyArn : undefined,
+      kmsKeyArn: place.kmsKeyArn,
       blocks: blocksOf(disk),
       read: (index, buffer) => reader.fill(buffer, index * EBS_BLOCK_BYTES),
       beforeSend: (bytes) => pace.wait(bytes, place.signal),

@@ -123,8 +123,16 @@ export class Ec2Gaps {
 
   /** StartSnapshot: the same token and request give the same answer, another request under it is refused. */
   async start(body: string, ask: () => Promise<string>): Promise<GateAnswer> {
-    const { ClientToken = '' } = JSON.parse(body) as { ClientToken?: string };
+    const { ClientToken = '', ...input } = JSON.parse(body) as Partial<Record<string, string>>;
     const json = { 'content-type': 'application/json' };
+    // API_StartSnapshot, Encrypted; a key of its own beside an encrypted parent likewise.
+    if (input.ParentSnapshotId !== undefined && (input.Encrypted ?? input.KmsKeyArn) !== undefined) {
+      return {
+        status: 400,
+        headers: { ...json, 'x-amzn-errortype': 'ValidationException' },
+        body: JSON.stringify({ Message: 'ParentSnapshotId and Encrypted in the same request' }),
+      };
+    }
     const known = this.#tokens.get(ClientToken);
     if (known !== undefined && known.asked !== body) {
       return {

@@ -219,6 +219,24 @@ describe.skipIf(program === undefined)(
       );
     });
 
+    test('a parent brings its key; another key is refused in the plan', async () => {
+      const kmsKeyArn = 'arn:aws:kms:eu-central-1:123456789012:key/1';
+      const base = await image();
+      const job = path.join(dir, 'a');
+      await fs.mkdir(path.join(job, 'data'), { recursive: true });
+      const ofJob = { stateFile: path.join(job, 'data', 'upload-aws.json') };
+      await uploader.upload(context(base, { kmsKeyArn }, ofJob), { versions: [] });
+      gate.puts.clear();
+      const next = await image((handle) => handle.write(randomBytes(BLOCK), 0, BLOCK, 5 * BLOCK));
+      await uploader.upload(context(next, { parent: job, kmsKeyArn }), { versions: [] });
+      expect([...gate.puts.keys()]).toEqual([5]);
+      for (const more of [{}, { kmsKeyArn: `${kmsKeyArn}2` }])
+        await expect(uploader.plan(context(next, { parent: job, ...more }))).rejects.toMatchObject({
+          code: 'USAGE',
+          message: expect.stringContaining('another key'),
+        });
+    });
+
     test('versions: kept, a reason to refuse, or replaced with their snapshots; foreign images stay', async () => {
       const artifact = await image();
       const first = await uploader.upload(context(artifact), { versions: [] });
