@@ -2,13 +2,15 @@ import { execFileSync } from 'node:child_process';
 import * as fs from 'node:fs/promises';
 import * as os from 'node:os';
 import * as path from 'node:path';
-import { afterAll, beforeAll, expect, test, vi } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { AzureStore } from '../../../drivers/stores/azure.ts';
 import { FileStore } from '../../../drivers/stores/file.ts';
+import { GcsStore } from '../../../drivers/stores/gcs.ts';
 import { S3Store } from '../../../drivers/stores/s3.ts';
 import type { Store } from '../../../drivers/stores/store.ts';
 import { verifySet } from '../../../pipeline/data/verify.ts';
 import { carryDataSets } from '../../../pipeline/sync/carry.ts';
+import { startFakeGcs } from '../../drivers/gcp/fake-gcs.ts';
 import { type Azurite, hasAzurite, startAzurite } from '../../support/azurite.ts';
 import { type FaultProxy, startFaultProxy } from '../../support/fault-proxy.ts';
 import { startMotoS3 } from '../../support/moto-s3.ts';
@@ -17,6 +19,7 @@ import { putSmallSet } from '../../support/small-set.ts';
 import { syncContext } from '../../support/sync-context.ts';
 
 const program = await serviceProgram('moto');
+const gcsProgram = await serviceProgram('fake-gcs');
 const missing = program === undefined || !(await hasAzurite());
 const BUCKET = 'carry';
 
@@ -136,3 +139,38 @@ test.skipIf(missing)(
     expect(await empty.head('shop-1/manifest.json')).toBeUndefined();
   },
 );
+
+describe.skipIf(missing || gcsProgram === undefined)('Cloud Storage', () => {
+  let gcs: Awaited<ReturnType<typeof startFakeGcs>>;
+  let proxy: FaultProxy;
+  beforeAll(async () => {
+    gcs = await startFakeGcs(gcsProgram ?? '', BUCKET);
+    proxy = await startFaultProxy(gcs.url);
+  });
+  afterAll(async () => {
+    await proxy?.close();
+    await gcs?.stop();
+  });
+
+  test('S3 to it and back: the same bytes; a flipped byte heals, an unchanged night sends nothing', async () => {
+    const back = new FileStore(path.join(dir, 'from-gcs'));
+    const from = new S3Store(`${BUCKET}/for-gcs?endpoint=${s3Proxy.url}`);
+    const store = new GcsStore(`${BUCKET}/sets?endpoint=${proxy.url}`);
+    expect(done(await carryDataSets(IDS, home, from, syncContext()))).toEqual(['done', 'done']);
+    expect(done(await carryDataSets(IDS, from, store, syncContext()))).toEqual(['done', 'done']);
+    for (const id of IDS) await verifySet(store, id);
+    proxy.on({ method: 'GET', path: /000002\.tar\.zst/, times: 1 }, { flipResponseByte: 5000 });
+    expect(done(await carryDataSets(IDS, store, back, syncContext()))).toEqual(['done', 'done']);
+    expect(proxy.requests.some(({ faulty }) => faulty)).toBe(true);
+    expect(execFileSync('diff', ['-r', home.dir, back.dir], { encoding: 'utf8' })).toBe('');
+
+    proxy.reset();
+    expect(await carryDataSets(IDS, from, store, syncContext())).toMatchObject([
+      { result: 'skipped', sentBytes: 0 },
+      { result: 'skipped', sentBytes: 0 },
+    ]);
+    expect(proxy.requests.filter(({ method }) => method !== 'GET' && method !== 'HEAD')).toEqual([]);
+    await from.close();
+    await store.close();
+  });
+});
