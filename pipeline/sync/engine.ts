@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto';
 import * as fs from 'node:fs/promises';
 import * as os from 'node:os';
 import * as path from 'node:path';
-import { PortError } from '../../core/errors.ts';
+import { asPortError, PortError } from '../../core/errors.ts';
 import { makeDir } from '../../core/files.ts';
 import { dateWord, isoDate } from '../../core/sync/dates.ts';
 import type {
@@ -26,6 +26,7 @@ import { inPlace, Places, unreachable } from './places.ts';
 import { type Listings, type PlannedSync, planSync } from './plan.ts';
 import { exitStatusOf } from './report/exit-status.ts';
 import { INDEX_RUNS, writeRun } from './report/write.ts';
+import { isRetirement, retirementKey, retireOld, without } from './retire.ts';
 
 /** How to run. */
 export interface SyncOptions extends SyncContext {
@@ -239,7 +240,13 @@ class Run {
       listed: listings.targets,
     };
     await this.#carry(tasks, perform);
-    await this.#retire(tasks, perform);
+    await retireOld({
+      tasks,
+      results: this.#results,
+      perform,
+      judge: (target, images) => this.#retirements(target, images, listings),
+      take: (task, result) => this.#take(task, result),
+    });
     await this.#sweep(listings, perform);
   }
 
@@ -272,7 +279,6 @@ class Run {
   }
 
   async #carry(tasks: readonly SyncTask[], perform: PerformOptions): Promise<void> {
-    const isRetirement = ({ action }: SyncTask) => action.verb === 'hide' || action.verb === 'delete';
     const here: SyncTask[] = [];
     const elsewhere: SyncTask[] = [];
     for (const task of tasks) {
@@ -283,36 +289,44 @@ class Run {
     }
     for (const task of here) this.#take(task, await performTask(task, perform));
     if (elsewhere.length === 0) return;
-    const carrier =
-      (await this.#options.carrier?.(this.#session.run)) ??
-      new ProcessCarrier(
-        this.#session.file.config,
-        (task) => performTask(task, perform),
-        ({ action, image }) =>
-          image === undefined ? async () => {} : perform.disks.hold(action.source, image),
-        this.#options.signal,
-      );
-    await carrier.run(elsewhere, (task, result) => this.#take(task, result));
+    const open = new Set(elsewhere);
+    try {
+      const carrier =
+        (await this.#options.carrier?.(this.#session.run)) ??
+        new ProcessCarrier(
+          this.#session.file.config,
+          (task) => performTask(task, perform),
+          ({ action, image }) =>
+            image === undefined ? async () => {} : perform.disks.hold(action.source, image),
+          this.#options.signal,
+        );
+      await carrier.run(elsewhere, (task, result) => {
+        open.delete(task);
+        this.#take(task, result);
+      });
+    } catch (error) {
+      if (this.#options.signal.aborted) throw error;
+      const { code, message, hint, temporary } = asPortError(error);
+      for (const task of open)
+        this.#take(task, without(task, { result: 'failed', code, message, hint, temporary }));
+      return;
+    }
+    // A task nobody tells anything of is not done, whatever became of it.
+    for (const task of open)
+      this.#take(task, without(task, { result: 'failed', code: 'BUG', message: 'nobody told its result' }));
   }
 
-  /** Only where everything of the series arrived; else the old version may be the one that is needed. */
-  async #retire(tasks: readonly SyncTask[], perform: PerformOptions): Promise<void> {
-    const bad = new Set(
-      this.#results.flatMap(({ outcome: { action, result } }) =>
-        result === 'failed' || result === 'deferred' ? [`${action.target}\0${action.series}`] : [],
-      ),
-    );
-    for (const task of tasks) {
-      const { action } = task;
-      if (action.verb !== 'hide' && action.verb !== 'delete') continue;
-      if (this.#options.signal.aborted) throw new PortError('INTERRUPTED', 'interrupted');
-      if (bad.has(`${action.target}\0${action.series}`)) {
-        const message = 'the new version did not arrive';
-        this.#take(task, { outcome: emptyOutcome(task, 'deferred', message), dataSets: [] });
-        continue;
-      }
-      this.#take(task, await performTask(task, perform));
-    }
+  /** What retention would have go of a target as it is now. */
+  #retirements(target: string, images: readonly TargetImage[], listings: Listings): ReadonlySet<string> {
+    const { file, ledger } = this.#session;
+    const { plan } = planSync({
+      config: file.config,
+      listings: { ...listings, targets: new Map([[target, images]]) },
+      now: new Date(),
+      rawOf: (digest) => ledger.rawOf(digest)?.rawSha256,
+      isAfter: true,
+    });
+    return new Set(plan.actions.map(retirementKey));
   }
 
   /** Where something was made or removed, or a dead run left something: an unchanged night asks for nothing more. */
@@ -361,18 +375,4 @@ class Run {
     report.exitStatus = exitStatusOf(report);
     return report;
   }
-}
-
-function emptyOutcome(task: SyncTask, result: SyncOutcome['result'], message: string): SyncOutcome {
-  return {
-    action: task.action,
-    result,
-    message,
-    sentBytes: 0,
-    changedBytes: 0,
-    dataBytes: 0,
-    receivedBytes: 0,
-    seconds: 0,
-    attempts: 0,
-  };
 }

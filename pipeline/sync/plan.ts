@@ -28,6 +28,8 @@ export interface PlanInput {
   rawOf(fileDigest: string): string | undefined;
   /** Only what has one of these names: of a source, a target or a series. All when absent. */
   only?: readonly string[] | undefined;
+  /** The plan was carried out: what is still missing does not count as what will be there. */
+  isAfter?: boolean | undefined;
 }
 
 /** A plan, and its actions with all that is needed to do them. */
@@ -110,6 +112,7 @@ export function planSync(input: PlanInput): PlannedSync {
   };
   const isMeant = (...names: string[]) => only === undefined || names.some((name) => only.includes(name));
   const wished = new Map<string, Wished[]>();
+  const unsure = new Map<string, Set<string>>();
   const there = new Map<string, Map<string, TargetImage[]>>();
   for (const [target, images] of listings.targets) there.set(target, bySeries(images));
   for (const { source, image } of chosenImages(input, notes)) {
@@ -124,7 +127,10 @@ export function planSync(input: PlanInput): PlannedSync {
       if (held === undefined) continue;
       const wanted = tolerated(() => wantedImage(rule, image), notes);
       // One image with a name that cannot be used stops no other.
-      if (wanted === undefined) continue;
+      if (wanted === undefined) {
+        unsure.set(target, (unsure.get(target) ?? new Set()).add(image.series));
+        continue;
+      }
       const digest = wantedDigest(wanted);
       const list = wished.get(target) ?? [];
       wished.set(target, list);
@@ -167,6 +173,8 @@ export function planSync(input: PlanInput): PlannedSync {
       now,
       // A source that cannot be asked may have what looks like a leftover here.
       onlyWished: !isWhole,
+      unsure: unsure.get(target),
+      isAfter: input.isAfter,
     });
     notes.push(...told);
     plan.coming.push(...coming.filter((c) => isMeant(target, c.series)));

@@ -28,6 +28,10 @@ export interface RetentionInput {
   now: Date;
   /** Leave series alone that no source offers now. */
   onlyWished: boolean;
+  /** Series of which something is wanted that could not be told: nothing of them goes. */
+  unsure?: ReadonlySet<string> | undefined;
+  /** What was to come has come or will not: only what is there counts. */
+  isAfter?: boolean | undefined;
 }
 
 /** What becomes of old versions. */
@@ -44,14 +48,14 @@ export function retirements(input: RetentionInput): Retirements {
   for (const one of input.wished) offered.set(one.series, [...(offered.get(one.series) ?? []), one]);
   for (const [series, images] of input.held) {
     const wished = offered.get(series) ?? [];
-    if (wished.length === 0 && input.onlyWished) continue;
+    if ((wished.length === 0 && input.onlyWished) || input.unsure?.has(series) === true) continue;
     judge(input, series, images, wished, found);
   }
   return found;
 }
 
 function judge(
-  { target, retention, now }: RetentionInput,
+  { target, retention, now, isAfter = false }: RetentionInput,
   series: string,
   images: readonly TargetImage[],
   wished: readonly Wished[],
@@ -61,15 +65,19 @@ function judge(
   const wanted = new Set(wished.map((one) => one.ref));
   const visible = complete.filter((image) => !image.hidden);
   // What will be there when all is done: versions still to be made count as the newest they are.
-  const missing = wished.filter((one) => one.ref === '');
+  const absent = wished.filter((one) => one.ref === '');
+  const missing = isAfter ? [] : absent;
+  const coming = new Set(absent.map((one) => one.version));
+  // What nobody has read yet may be what lies there under its version: then it counts once, and does not go.
+  const mayBeWanted = (image: TargetImage) => wanted.has(image.ref) || coming.has(image.version);
   const rank = (image: TargetImage) =>
-    missing.filter((one) => compareVersions(one.version, image.version) >= 0).length +
-    visible.filter((other) => isNewer(other, image)).length;
+    missing.filter((one) => compareVersions(one.version, image.version) > 0).length +
+    visible.filter((other) => (isAfter || !coming.has(other.version)) && isNewer(other, image)).length;
   const isLastGood = (image: TargetImage) => missing.length === 0 && visible[0] === image;
   const isOld = (image: TargetImage) =>
     retention.maxAge !== undefined && now.getTime() - Date.parse(image.createdAt) > retention.maxAge;
   for (const image of visible) {
-    if (wanted.has(image.ref) || isPinned(retention, series, image.version) || isLastGood(image)) continue;
+    if (mayBeWanted(image) || isPinned(retention, series, image.version) || isLastGood(image)) continue;
     const isTooMany = rank(image) >= retention.keep;
     if (!isTooMany && !isOld(image)) {
       announceAge(image);
@@ -80,7 +88,7 @@ function judge(
     found.coming.push(comingOf('delete', image, now.getTime() + retention.hideFor));
   }
   for (const image of complete) {
-    if (!image.hidden || wanted.has(image.ref)) continue;
+    if (!image.hidden || mayBeWanted(image)) continue;
     if (isPinned(retention, series, image.version)) continue;
     // Hidden by hand, or every version is: who asks for the id still gets it, and one must stay.
     if (visible.length === 0 && missing.length === 0 && complete[0] === image) continue;

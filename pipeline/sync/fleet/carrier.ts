@@ -40,6 +40,10 @@ export class PgCarrier implements TaskCarrier {
   readonly #runId = randomUUID();
   readonly #jobs: Enlistment;
   readonly #results: TaskResult[] = [];
+  /** Tasks whose result is known. */
+  readonly #told = new Set<Wish>();
+  /** Tasks that wait for no job: theirs was another one's, or is gone. */
+  readonly #again = new Set<Wish>();
 
   constructor(options: CarrierOptions) {
     this.#options = options;
@@ -84,6 +88,7 @@ export class PgCarrier implements TaskCarrier {
       return { task, data, submits: 0 };
     });
     const tell: Tell = (wish, result) => {
+      this.#told.add(wish);
       this.#results.push(result);
       onResult(wish.task, result);
     };
@@ -99,9 +104,7 @@ export class PgCarrier implements TaskCarrier {
         throw new PortError('INTERRUPTED', 'interrupted', { cause: error });
       }
       const told = queue.error(error);
-      const open = new Set([...this.#jobs.waiting.values()].flat());
-      if (this.#results.length === 0 && open.size === 0) for (const wish of wishes) open.add(wish);
-      for (const wish of open)
+      for (const wish of wishes.filter((one) => !this.#told.has(one)))
         tell(
           wish,
           withoutResult(wish.task, 'failed', {
@@ -148,17 +151,18 @@ export class PgCarrier implements TaskCarrier {
     let since = '';
     let sureAt = 0;
     let answeredAt = performance.now();
-    while (this.#jobs.waiting.size > 0) {
+    while (this.#jobs.waiting.size + this.#again.size > 0) {
       try {
+        await this.#resubmit(tell);
         const isSure = performance.now() >= sureAt;
         const { jobs, now } = await endedSince(queue.boss, PARTS.image, since);
         const ids = [...this.#jobs.waiting.keys()];
         const ended = isSure ? await endedOf(queue.boss, PARTS.image, ids) : jobs;
         if (isSure) {
           sureAt = performance.now() + SURE_SECONDS * 1000;
-          await this.#findVanished(ids, tell);
+          await this.#findVanished(ids);
         }
-        await this.#take(ended, tell);
+        this.#take(ended, tell);
         since = now;
         answeredAt = performance.now();
       } catch (error) {
@@ -167,24 +171,33 @@ export class PgCarrier implements TaskCarrier {
           throw told;
         log.debug('queue does not answer', { error: told.message });
       }
-      if (this.#jobs.waiting.size > 0) await pause(queue.times.pollSeconds * 1000, signal);
+      if (this.#jobs.waiting.size + this.#again.size > 0) await pause(queue.times.pollSeconds * 1000, signal);
+    }
+  }
+
+  /** What fails half-way is gone on with later: each of them is still wanted. */
+  async #resubmit(tell: Tell): Promise<void> {
+    if (this.#again.size === 0) return;
+    try {
+      await this.#jobs.submit([...this.#again], tell);
+      this.#again.clear();
+    } finally {
+      for (const wish of [...this.#told, ...[...this.#jobs.waiting.values()].flat()])
+        this.#again.delete(wish);
     }
   }
 
   /** A job somebody deleted never ends: it is submitted again. */
-  async #findVanished(ids: readonly string[], tell: Tell): Promise<void> {
+  async #findVanished(ids: readonly string[]): Promise<void> {
     const known = new Set((await jobsOf(this.#options.queue.boss, PARTS.image, ids)).map(({ id }) => id));
-    const again: Wish[] = [];
     for (const id of ids) {
       if (known.has(id)) continue;
-      again.push(...(this.#jobs.waiting.get(id) ?? []));
+      for (const wish of this.#jobs.waiting.get(id) ?? []) this.#again.add(wish);
       this.#jobs.waiting.delete(id);
     }
-    if (again.length > 0) await this.#jobs.submit(again, tell);
   }
 
-  async #take(ended: readonly EndedJob[], tell: Tell): Promise<void> {
-    const again: Wish[] = [];
+  #take(ended: readonly EndedJob[], tell: Tell): void {
     for (const job of ended) {
       const wishes = this.#jobs.waiting.get(job.id);
       if (wishes === undefined) continue;
@@ -194,11 +207,10 @@ export class PgCarrier implements TaskCarrier {
         const isOurs = job.runId === this.#runId;
         // Another run's job of the same key: what it did counts when it is what we want.
         if (!isOurs && (job.state === 'cancelled' || did === undefined || !isSameTask(did, wish.task)))
-          again.push(wish);
+          this.#again.add(wish);
         else tell(wish, resultOf(job, wish.task));
       }
     }
-    if (again.length > 0) await this.#jobs.submit(again, tell);
   }
 
   async #warnWithoutWorkers(): Promise<void> {

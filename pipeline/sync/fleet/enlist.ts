@@ -51,7 +51,7 @@ export class Enlistment {
     const twins = wishes.filter((wish) => open.get(taskKey(sync, wish.task)) !== wish);
     for (; open.size > 0; ) {
       for (const [key, wish] of open) {
-        if (wish.submits++ < MOST_SUBMITS) continue;
+        if (wish.submits < MOST_SUBMITS) continue;
         open.delete(key);
         tell(wish, withoutResult(wish.task, 'failed', { code: 'QUEUE', message: 'its jobs keep vanishing' }));
       }
@@ -63,7 +63,10 @@ export class Enlistment {
         group: laneGroup(sync, task.action.target, targets[task.action.target]?.lanes ?? 1),
         retryLimit: data.attempts - 1 + RETURNS,
       }));
+      if (jobs.length === 0) break;
       const made = new Set(await queue.boss.insert(PARTS.image, jobs, { returnId: true }));
+      // A server that was away is not a job that vanished.
+      for (const wish of open.values()) wish.submits++;
       for (const { id, singletonKey } of jobs) {
         if (!made.has(id)) continue;
         this.own.add(id);

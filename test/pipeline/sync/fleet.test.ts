@@ -14,7 +14,7 @@ import {
   withoutResult,
 } from '../../../pipeline/sync/fleet/jobs.ts';
 import { Queue } from '../../../pipeline/sync/fleet/queue.ts';
-import { taskFor } from '../../support/fleet-tasks.ts';
+import { carrierOf, fileWith, taskFor } from '../../support/fleet-tasks.ts';
 
 const PASSWORD = 'correct-horse';
 
@@ -144,4 +144,31 @@ describe('jobs', () => {
       dataSets: [],
     });
   });
+});
+
+test('every task is told once, also when the server goes away between two of many jobs', async () => {
+  let inserts = 0;
+  const boss = {
+    send: async () => 'run',
+    findJobs: async () => [],
+    insert: async (_part: string, jobs: { id: string }[]) => {
+      if (++inserts > 1) throw Object.assign(new Error('gone'), { code: '57P01' });
+      return jobs.map(({ id }) => id);
+    },
+    complete: async () => {},
+    getInstances: async () => [],
+  };
+  const queue = {
+    boss,
+    name: 'test',
+    times: { pollSeconds: 1 },
+    hasWorkers: async () => true,
+    error: (error: unknown) => queueError(error, { shown: 'postgres://fleet@db/images' }),
+  } as unknown as Queue;
+  const tasks = Array.from({ length: 1200 }, (_, i) => taskFor('b', `web-${i}`));
+  const carrier = carrierOf(queue, fileWith({ b: 1 }));
+  const results = await carrier.run(tasks);
+  expect(new Set(carrier.told.map(({ task }) => task)).size).toBe(1200);
+  expect(carrier.told).toHaveLength(1200);
+  expect(new Set(results.map(({ outcome }) => outcome.result))).toEqual(new Set(['failed']));
 });

@@ -246,6 +246,42 @@ describe('retirement', () => {
     expect(verbs(plan(config, [imageOf('2')], targets))).toContain('hide b db@1');
   });
 
+  test('an image of unknown content may be the very one that lies there: that one never goes', () => {
+    const config = configOf({ retention: { keep: 1, hideFor: '0s' } });
+    const unread = imageOf('2', { rawSha256: undefined, fileDigest: undefined });
+    const there = [thereOf(config, '2'), thereOf(config, '1')];
+    // the old version may go when the new one is found to be there
+    expect(verbs(plan(config, [unread], { b: there }))).toEqual(['create b web@2', 'hide b web@1']);
+    const all = [hidden(config, '2', 9), hidden(config, '1', 9)];
+    expect(verbs(plan(config, [unread], { b: all }))).not.toContain('delete b web@2');
+  });
+
+  test('one version counts once, be it there, still to be made, or both', () => {
+    const config = configOf({ retention: { keep: 2 } });
+    const unread = imageOf('3', { rawSha256: undefined, fileDigest: undefined });
+    const there = ['3', '2', '1'].map((version) => thereOf(config, version));
+    expect(verbs(plan(config, [unread], { b: there }))).toEqual(['create b web@3', 'hide b web@1']);
+  });
+
+  test('a version that cannot be named may be wanted: nothing of its series is retired', () => {
+    const config = configOf({
+      sources: { golden: { folder: { path: '/x' }, versions: 3 } },
+      rules: [{ match: { names: ['web'] } }, { name: '{name}-golden' }],
+      retention: { keep: 1 },
+    });
+    const images = [imageOf('3'), imageOf('2', { name: 'x'.repeat(255) })];
+    const there = ['3', '2', '1'].map((version) => thereOf(config, version));
+    const made = plan(
+      config,
+      images.map((i) => ({ ...i, series: 'web-x' })),
+      {
+        b: there.map((i) => ({ ...i, series: 'web-x' })),
+      },
+    );
+    expect(made.notes.join()).toContain('too long');
+    expect(made.actions.filter(({ verb }) => verb === 'hide')).toEqual([]);
+  });
+
   test('whatever lies there: the newest visible version, wanted and pinned ones stay, and nothing unfinished is touched', () => {
     const version = fc.integer({ min: 1, max: 12 }).map(String);
     const state = fc.record({
