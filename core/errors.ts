@@ -68,6 +68,7 @@ export const ERROR_CODES = {
     group: 'remote',
     summary: 'the machine or server that holds the source cannot be reached, refused, or broke off',
   },
+  SOURCE_EMPTY: { group: 'source', summary: 'a source of a sync offers no image at all' },
   SOURCE_CHANGED: { group: 'source', summary: 'the source changed while it was read' },
   PROGRAM_MISSING: { group: 'host', summary: 'a foreign program is not installed' },
   PROGRAM_FAILED: { group: 'host', summary: 'a foreign program failed' },

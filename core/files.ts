@@ -82,16 +82,20 @@ export async function fileDigests(
   target: string,
   algorithms: readonly string[],
   signal?: AbortSignal,
+  onProgress?: (doneBytes: number) => void,
 ): Promise<string[]> {
   const hashes = algorithms.map((name) => createHash(name));
   const buffer = Buffer.allocUnsafeSlow(HASH_BYTES);
   const handle = await fs.open(target, 'r');
+  let doneBytes = 0;
   try {
     for (;;) {
       signal?.throwIfAborted();
       const { bytesRead } = await handle.read(buffer, 0, HASH_BYTES, null);
       if (bytesRead === 0) return hashes.map((hash) => hash.digest('hex'));
       for (const hash of hashes) hash.update(buffer.subarray(0, bytesRead));
+      doneBytes += bytesRead;
+      onProgress?.(doneBytes);
     }
   } finally {
     await handle.close();
@@ -99,8 +103,12 @@ export async function fileDigests(
 }
 
 /** sha256 of a file in hex. */
-export async function sha256File(target: string, signal?: AbortSignal): Promise<string> {
-  const [digest = ''] = await fileDigests(target, ['sha256'], signal);
+export async function sha256File(
+  target: string,
+  signal?: AbortSignal,
+  onProgress?: (doneBytes: number) => void,
+): Promise<string> {
+  const [digest = ''] = await fileDigests(target, ['sha256'], signal, onProgress);
   return digest;
 }
 

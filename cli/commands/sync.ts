@@ -144,9 +144,15 @@ export function syncCommand(interruption: Interruption): Command {
         );
         if (flags.json === true) outJson(plan);
         else for (const line of planTable(plan, { all: flags.all === true })) out(line);
-        const [first] = plan.unreachable;
-        if (first !== undefined)
-          throw new PortError('SYNC_INCOMPLETE', `${first.name} cannot be asked: ${first.message}`);
+        const [silent] = plan.unreachable;
+        if (silent !== undefined)
+          throw new PortError('SYNC_INCOMPLETE', `${silent.name} cannot be asked: ${silent.message}`);
+        const [unusable] = plan.leftOut;
+        if (unusable !== undefined)
+          throw new PortError(
+            'SYNC_INCOMPLETE',
+            `${printable(unusable.what)} of ${unusable.source} cannot be used: ${unusable.message}`,
+          );
         return;
       }
       if (flags.daemon === true) {

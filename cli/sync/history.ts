@@ -4,6 +4,7 @@ import type { Command } from 'commander';
 import { PortError } from '../../core/errors.ts';
 import { exists } from '../../core/files.ts';
 import { formatBytes, formatSeconds } from '../../core/sizes.ts';
+import type { SyncOutcome } from '../../core/sync/types.ts';
 import { printable } from '../../core/text.ts';
 import { stateDirOf } from '../../pipeline/sync/engine.ts';
 import { Ledger } from '../../pipeline/sync/ledger.ts';
@@ -31,6 +32,13 @@ async function withLedger<T>(
   } finally {
     ledger.close();
   }
+}
+
+function stateOf({ action, result }: SyncOutcome): string {
+  const isDone = result === 'done' || result === 'adopted';
+  if (action.verb === 'hide') return isDone || result === 'skipped' ? 'hidden' : `hide: ${result}`;
+  if (action.verb === 'delete') return `delete: ${result}`;
+  return result === 'skipped' ? 'in place' : result;
 }
 
 /** Adds the two subcommands. */
@@ -67,7 +75,7 @@ export function addHistory(sync: Command): void {
             shrinks: true,
           },
           { title: 'target', value: (r) => r.outcome.action.target },
-          { title: 'state', value: (r) => (r.outcome.result === 'skipped' ? 'in place' : r.outcome.result) },
+          { title: 'state', value: (r) => stateOf(r.outcome) },
           { title: 'since', value: (r) => r.startedAt.slice(0, 16), optional: true },
           { title: 'cause', value: (r) => r.outcome.message ?? '' },
         ]))

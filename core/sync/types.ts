@@ -9,6 +9,7 @@
  * checksum never decide that.
  */
 
+import type { PortError } from '../errors.ts';
 import type { Log } from '../log.ts';
 import type { Progress } from '../stage.ts';
 import type { BlockIndex } from './block-index.ts';
@@ -61,6 +62,22 @@ export interface SyncContext {
   warn(text: string): void;
 }
 
+/** What listing a source is given. */
+export interface ListContext extends SyncContext {
+  /** Tells of what would be an image and cannot be used, such as a file that is cut off; the others go on. */
+  leaveOut(what: string, error: PortError): void;
+}
+
+/** What a source has and nobody can use, or could not make anew. */
+export interface LeftOut {
+  /** Of the configuration. */
+  source: string;
+  /** File, folder or server. */
+  what: string;
+  code: string;
+  message: string;
+}
+
 /** An image that was brought here, as a file. */
 export interface FetchedSyncImage {
   path: string;
@@ -74,7 +91,7 @@ export interface SyncSource {
   /** As in the configuration. */
   readonly name: string;
   /** Images that fit the configuration, all versions, newest first in each series. One listing, no content. */
-  list(ctx: SyncContext): Promise<SyncImage[]>;
+  list(ctx: ListContext): Promise<SyncImage[]>;
   /**
    * The image as a file of this machine: the source's own one, never to be written to, or a copy below `dir`, which a later call
    * of a killed run goes on with. Throws SOURCE_REMOTE, SOURCE_CHANGED, DAMAGED, DISK_SPACE, INTERRUPTED.
@@ -251,6 +268,7 @@ export interface SyncPlan {
     message: string;
     hint?: string | undefined;
   }[];
+  leftOut: LeftOut[];
   /** Whatever else deserves a look: two images of one name, names that do not fit, … */
   notes: string[];
 }
@@ -308,6 +326,7 @@ export interface SyncReport {
   dataSets: DataSetOutcome[];
   coming: ComingRetirement[];
   unreachable: SyncPlan['unreachable'];
+  leftOut: LeftOut[];
   notes: string[];
   /** Requests sent, by target. */
   calls: Record<string, number>;

@@ -106,7 +106,10 @@ async function askSource(
 ): Promise<string> {
   const base = path.dirname(file.path);
   if ('glance' in source) {
-    const images = await (await places.source(name)).list(inPlace(ctx, name));
+    const images = await (await places.source(name)).list({
+      ...inPlace(ctx, name),
+      leaveOut: (what, { message }) => ctx.warn(`${name}: ${printable(what)} is left out: ${message}`),
+    });
     return `Glance of ${printable(source.glance.cloud)}: ${count(images.length, 'image')} that ${images.length === 1 ? 'fits' : 'fit'}`;
   }
   if ('servers' in source) {

@@ -12,6 +12,7 @@ import type {
   SyncOutcome,
   SyncPlan,
   SyncReport,
+  SyncSource,
   TargetImage,
 } from '../../core/sync/types.ts';
 import { printable } from '../../core/text.ts';
@@ -27,6 +28,8 @@ import { type Listings, type PlannedSync, planSync } from './plan.ts';
 import { exitStatusOf } from './report/exit-status.ts';
 import { INDEX_RUNS, writeRun } from './report/write.ts';
 import { isRetirement, retirementKey, retireOld, without } from './retire.ts';
+import type { ServersSource } from './sources/servers.ts';
+import { compareVersions } from './versions.ts';
 
 /** How to run. */
 export interface SyncOptions extends SyncContext {
@@ -88,6 +91,7 @@ async function look(session: Session, options: SyncOptions): Promise<Listings> {
   const sources = new Map<string, readonly SyncImage[]>();
   const targets = new Map<string, readonly TargetImage[]>();
   const failed: Listings['unreachable'] = [];
+  const leftOut: SyncPlan['leftOut'] = [];
   const ask = async <T>(
     kind: 'source' | 'target',
     name: string,
@@ -104,9 +108,7 @@ async function look(session: Session, options: SyncOptions): Promise<Listings> {
   };
   await Promise.all([
     ...Object.keys(config.sources).map((name) =>
-      ask('source', name, sources, async () =>
-        (await session.places.source(name)).list(inPlace(options, name)),
-      ),
+      ask('source', name, sources, () => listSource(session, name, options, leftOut)),
     ),
     ...Object.keys(config.targets).map((name) =>
       ask('target', name, targets, async () =>
@@ -115,7 +117,33 @@ async function look(session: Session, options: SyncOptions): Promise<Listings> {
     ),
   ]);
   failed.sort((a, b) => a.name.localeCompare(b.name));
-  return { sources, targets, unreachable: failed };
+  return { sources, targets, unreachable: failed, leftOut };
+}
+
+/** Images of a source; what cannot be used goes into `leftOut`. Throws SOURCE_EMPTY and what the source throws. */
+async function listSource(
+  { places }: Session,
+  name: string,
+  options: SyncOptions,
+  leftOut: SyncPlan['leftOut'],
+): Promise<SyncImage[]> {
+  const source = await places.source(name);
+  const before = leftOut.length;
+  const images = await source.list({
+    ...inPlace(options, name),
+    leaveOut: (what, { code, message }) => leftOut.push({ source: name, what, code, message }),
+  });
+  // An empty folder may be a disk that is not mounted, a filter may be mistyped: everything in place is the wrong answer.
+  if (images.length === 0 && leftOut.length === before && !isMade(source))
+    throw new PortError('SOURCE_EMPTY', 'nothing there fits', {
+      hint: 'check its path, names and filters, and whether its file system is mounted',
+    });
+  return images;
+}
+
+/** Whether a source makes its images in a run. */
+function isMade(source: SyncSource): source is ServersSource {
+  return 'refresh' in source;
 }
 
 /** A name that names nothing is a mistake, not a run with nothing to do. Throws USAGE. */
@@ -175,12 +203,36 @@ export async function runSync(file: SyncFile, options: SyncOptions): Promise<Syn
   }
 }
 
+/**
+ * Tasks in groups to be done one after the other: of each series older versions first, since clouds tell the newest image of a name
+ * by when it was made.
+ */
+export function waves(tasks: readonly SyncTask[]): SyncTask[][] {
+  const versions = new Map<string, Set<string>>();
+  for (const { action } of tasks)
+    versions.set(action.series, (versions.get(action.series) ?? new Set()).add(action.version));
+  const places = new Map<string, number>();
+  for (const [series, all] of versions)
+    for (const [at, version] of [...all].sort(compareVersions).entries())
+      places.set(`${series}\0${version}`, at);
+  const found: SyncTask[][] = [];
+  for (const task of tasks) {
+    const at = places.get(`${task.action.series}\0${task.action.version}`) ?? 0;
+    const wave = found[at] ?? [];
+    found[at] = wave;
+    wave.push(task);
+  }
+  return found;
+}
+
 class Run {
   readonly #session: Session;
   readonly #options: SyncOptions;
   readonly #startedAt = new Date();
   readonly #results: TaskResult[] = [];
   readonly #notes: string[] = [];
+  /** Servers that were not captured anew. */
+  readonly #leftOut: SyncPlan['leftOut'] = [];
   #plan: SyncPlan | undefined;
   #freedBytes = 0;
 
@@ -255,12 +307,9 @@ class Run {
     const { file, places } = this.#session;
     for (const name of Object.keys(file.config.sources)) {
       const source = await places.source(name).catch(() => undefined);
-      if (source === undefined || !('refresh' in source) || typeof source.refresh !== 'function') continue;
-      const failures: { name: string; code: string; message: string }[] = await source.refresh(
-        inPlace(this.#options, name),
-      );
-      for (const { name: server, message } of failures)
-        this.#notes.push(`${name}: ${server} keeps its last image: ${message}`);
+      if (source === undefined || !isMade(source)) continue;
+      for (const failure of await source.refresh(inPlace(this.#options, name)))
+        this.#leftOut.push({ source: name, ...failure });
     }
   }
 
@@ -288,8 +337,11 @@ class Run {
       else elsewhere.push(task);
     }
     for (const task of here) this.#take(task, await performTask(task, perform));
-    if (elsewhere.length === 0) return;
-    const open = new Set(elsewhere);
+    for (const wave of waves(elsewhere)) await this.#carryAll(wave, perform);
+  }
+
+  async #carryAll(tasks: readonly SyncTask[], perform: PerformOptions): Promise<void> {
+    const open = new Set(tasks);
     try {
       const carrier =
         (await this.#options.carrier?.(this.#session.run)) ??
@@ -300,7 +352,7 @@ class Run {
             image === undefined ? async () => {} : perform.disks.hold(action.source, image),
           this.#options.signal,
         );
-      await carrier.run(elsewhere, (task, result) => {
+      await carrier.run(tasks, (task, result) => {
         open.delete(task);
         this.#take(task, result);
       });
@@ -366,6 +418,7 @@ class Run {
       dataSets: this.#results.flatMap(({ dataSets }) => dataSets),
       coming: this.#plan?.coming ?? [],
       unreachable: this.#plan?.unreachable ?? [],
+      leftOut: [...this.#leftOut, ...(this.#plan?.leftOut ?? [])],
       notes: [...(this.#plan?.notes ?? []), ...this.#notes],
       calls: await this.#session.places.calls(),
       freedBytes: this.#freedBytes,

@@ -8,6 +8,7 @@ import type { DatabaseSync } from 'node:sqlite';
 import { FILE_MODE } from '../../core/files.ts';
 import type { SyncOutcome, SyncReport } from '../../core/sync/types.ts';
 import type { DigestCache } from './sources/file-digest.ts';
+import { compareVersions } from './versions.ts';
 
 const FILE = 'ledger.sqlite';
 /** Another one is begun anew. */
@@ -128,7 +129,8 @@ export class Ledger {
       .all(limit);
     return rows.map((row) => {
       const report = JSON.parse(String(row.report)) as SyncReport;
-      return { ...report, outcomes: this.outcomesOf(String(row.id)) };
+      // Reports of earlier releases do not have all fields.
+      return { ...report, leftOut: report.leftOut ?? [], outcomes: this.outcomesOf(String(row.id)) };
     });
   }
 
@@ -137,21 +139,30 @@ export class Ledger {
     return rows.map((row) => JSON.parse(String(row.outcome)) as SyncOutcome);
   }
 
-  /** Newest outcome of each image in each target, whatever run it is of. */
+  /**
+   * Newest outcome of each version in each target, whatever run it is of; newer versions first. Versions that were deleted are not
+   * among them, nor failures of earlier runs that no later one came back to.
+   */
   newest(): { startedAt: string; outcome: SyncOutcome }[] {
     const rows = this.#db
       .prepare(
-        `SELECT started_at, outcome FROM (SELECT *, row_number() OVER (PARTITION BY target, series ORDER BY started_at DESC, rowid DESC) AS place
-         FROM outcome WHERE verb NOT IN ('hide', 'delete')) WHERE place = 1 ORDER BY series, target`,
+        `SELECT started_at, outcome, started_at = max(started_at) OVER (PARTITION BY target, series) AS is_last
+         FROM (SELECT *, row_number() OVER (PARTITION BY target, series, version ORDER BY started_at DESC, rowid DESC) AS place FROM outcome)
+         WHERE place = 1 AND NOT (verb = 'delete' AND result IN ('done', 'skipped')) ORDER BY series, target`,
       )
       .all();
-    return rows.map((row) => ({
-      startedAt: String(row.started_at),
-      outcome: JSON.parse(String(row.outcome)) as SyncOutcome,
-    }));
+    return rows
+      .map((row) => ({
+        startedAt: String(row.started_at),
+        outcome: JSON.parse(String(row.outcome)) as SyncOutcome,
+        isLast: row.is_last === 1,
+      }))
+      .filter(({ outcome, isLast }) => isLast || /^(done|adopted|skipped)$/.test(outcome.result))
+      .map(({ startedAt, outcome }) => ({ startedAt, outcome }))
+      .sort((a, b) => byImage(a.outcome.action, b.outcome.action));
   }
 
-  /** Images whose newest outcome in a target failed. */
+  /** Images that failed or were put off in the newest run that was about them. */
   lastFailures(): { series: string; target: string }[] {
     return this.newest()
       .filter(({ outcome }) => outcome.result === 'failed' || outcome.result === 'deferred')
@@ -161,6 +172,15 @@ export class Ledger {
   close(): void {
     this.#db.close();
   }
+}
+
+/** By series, newest version first, then by target. */
+function byImage(a: SyncOutcome['action'], b: SyncOutcome['action']): number {
+  return (
+    a.series.localeCompare(b.series) ||
+    compareVersions(b.version, a.version) ||
+    a.target.localeCompare(b.target)
+  );
 }
 
 function prepare(db: DatabaseSync): DatabaseSync {

@@ -45,6 +45,8 @@ export interface Notification {
     message?: string | undefined;
   }[];
   unreachable: { kind: string; name: string; code: string; message: string }[];
+  /** At most 50. */
+  leftOut: { source: string; what: string; code: string; message: string }[];
   failedDataSets: number;
   notes: string[];
 }
@@ -127,18 +129,23 @@ export function notificationOf(report: SyncReport): Notification {
       code,
       message: message.slice(0, 500),
     })),
+    leftOut: report.leftOut.slice(0, MOST_OUTCOMES).map((one) => ({
+      ...one,
+      message: one.message.slice(0, 500),
+    })),
     failedDataSets: report.dataSets.filter(({ result }) => result === 'failed').length,
     notes: report.notes.slice(0, MOST_OUTCOMES),
   };
 }
 
 function headline(
-  { sync, host, exitStatus, interrupted, unreachable }: SyncReport,
+  { sync, host, exitStatus, interrupted, unreachable, leftOut }: SyncReport,
   results: Notification['results'],
 ): string {
   const parts = Object.entries(results).map(([result, count]) => `${count} ${result}`);
   if (unreachable.length > 0)
     parts.push(`cannot be asked: ${unreachable.map(({ name }) => name).join(', ')}`);
+  if (leftOut.length > 0) parts.push(`${leftOut.length} left out`);
   const end = interrupted ? 'interrupted' : exitStatus === 0 ? 'in order' : `status ${exitStatus}`;
   return printable(`${sync} on ${host}: ${end}; ${parts.join(', ') || 'nothing to do'}`);
 }

@@ -17,6 +17,8 @@ export interface Listings {
   /** By target; those that could not be asked are missing. */
   targets: ReadonlyMap<string, readonly TargetImage[]>;
   unreachable: SyncPlan['unreachable'];
+  /** Of sources that could be asked. */
+  leftOut?: SyncPlan['leftOut'] | undefined;
 }
 
 /** What the plan is made from. */
@@ -108,6 +110,7 @@ export function planSync(input: PlanInput): PlannedSync {
     actions: [],
     coming: [],
     unreachable: [...listings.unreachable],
+    leftOut: [...(listings.leftOut ?? [])],
     notes,
   };
   const isMeant = (...names: string[]) => only === undefined || names.some((name) => only.includes(name));
@@ -159,7 +162,7 @@ export function planSync(input: PlanInput): PlannedSync {
     }
     if (!fits) notes.push(`no rule fits ${printable(image.name)} of ${source}: it stays where it is`);
   }
-  const isWhole = listings.unreachable.every(({ kind }) => kind !== 'source');
+  const isWhole = plan.leftOut.length === 0 && listings.unreachable.every(({ kind }) => kind !== 'source');
   for (const [target, held] of there) {
     const {
       retire,
@@ -171,7 +174,7 @@ export function planSync(input: PlanInput): PlannedSync {
       wished: wished.get(target) ?? [],
       retention: config.retention,
       now,
-      // A source that cannot be asked may have what looks like a leftover here.
+      // A source that cannot be asked, or an image of it that cannot be read, may be what looks like a leftover here.
       onlyWished: !isWhole,
       unsure: unsure.get(target),
       isAfter: input.isAfter,

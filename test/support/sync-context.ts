@@ -1,9 +1,10 @@
 /** The context of a sync for tests, which keeps what it was told. */
 import { silentLog } from '../../core/log.ts';
-import type { SyncContext } from '../../core/sync/types.ts';
+import type { ListContext } from '../../core/sync/types.ts';
+import { printable } from '../../core/text.ts';
 
 /** A context, its warnings, and how to stop it. */
-export function syncContext(): SyncContext & { warnings: string[]; texts: string[]; abort(): void } {
+export function syncContext(): ListContext & { warnings: string[]; texts: string[]; abort(): void } {
   const stop = new AbortController();
   const warnings: string[] = [];
   const texts: string[] = [];
@@ -14,6 +15,7 @@ export function syncContext(): SyncContext & { warnings: string[]; texts: string
       if (text !== undefined) texts.push(text);
     },
     warn: (text) => warnings.push(text),
+    leaveOut: (what, { message }) => warnings.push(`${printable(what)} is left out: ${message}`),
     warnings,
     texts,
     abort: () => stop.abort(),

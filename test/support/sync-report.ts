@@ -50,6 +50,7 @@ export function reportOf(day: number, outcomes: SyncOutcome[], more: Partial<Syn
     dataSets: [],
     coming: [],
     unreachable: [],
+    leftOut: [],
     notes: [],
     calls: {},
     freedBytes: 0,

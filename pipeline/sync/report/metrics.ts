@@ -26,7 +26,8 @@ function lastSuccess(reports: readonly SyncReport[]): Map<string, number> {
       if (result === 'failed' || result === 'deferred') bad.add(action.target);
     }
     for (const { name } of report.unreachable) bad.add(name);
-    if (report.interrupted) continue;
+    // What could not be used is nowhere, whatever the targets say.
+    if (report.interrupted || report.leftOut.length > 0) continue;
     for (const target of seen) {
       if (!bad.has(target) && !found.has(target)) found.set(target, Date.parse(report.endedAt) / 1000);
     }
@@ -99,5 +100,6 @@ export function metricsOf(reports: readonly SyncReport[]): string {
   metric('unreachable_places', 'Sources and targets that could not be asked.', [
     [{}, report.unreachable.length],
   ]);
+  metric('left_out', 'Images and servers of sources that could not be used.', [[{}, report.leftOut.length]]);
   return `${lines.join('\n')}\n`;
 }

@@ -54,10 +54,13 @@ function tiles(report: SyncReport): Html {
 function faults(report: SyncReport): Html {
   const { failures } = numbersOf(report);
   const sets = report.dataSets.filter(({ result }) => result === 'failed');
-  if (failures.length + sets.length + report.unreachable.length === 0) return html``;
+  if (failures.length + sets.length + report.unreachable.length + report.leftOut.length === 0) return html``;
   return html`<section><h2>What failed</h2>${report.unreachable.map(
     (place) =>
       html`<div class="fault"><p><b>${place.kind} ${place.name}</b> could not be asked; its images were left alone</p><p>${place.message} <code>${place.code}</code></p>${hint(place.hint)}</div>`,
+  )}${report.leftOut.map(
+    (one) =>
+      html`<div class="fault"><p><b>${one.what}</b> of ${one.source} is left out; what targets have of it stays</p><p>${one.message} <code>${one.code}</code></p></div>`,
   )}${failures.map(
     (outcome) =>
       html`<div class="fault"><p><b>${outcome.action.verb} ${outcome.action.series} ${outcome.action.version}</b> in ${outcome.action.target}, after ${outcome.attempts} ${outcome.attempts === 1 ? 'attempt' : 'attempts'}</p><p>${outcome.message} <code>${outcome.code}</code></p>${hint(outcome.hint)}</div>`,

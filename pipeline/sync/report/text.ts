@@ -1,7 +1,7 @@
 /** Plan and outcome for a terminal. Lines are printable. */
 import * as path from 'node:path';
 import { formatBytes, formatSeconds } from '../../../core/sizes.ts';
-import type { SyncAction, SyncOutcome, SyncPlan, SyncReport } from '../../../core/sync/types.ts';
+import type { LeftOut, SyncAction, SyncOutcome, SyncPlan, SyncReport } from '../../../core/sync/types.ts';
 import { printable } from '../../../core/text.ts';
 import { numbersOf, verdictOf } from './numbers.ts';
 
@@ -35,8 +35,10 @@ export function planTable(plan: SyncPlan, { all }: { all: boolean }): string[] {
   }
   const rows = plan.actions.filter((action) => all || action.verb !== 'skip');
   if (rows.length > 0) lines.push('', ...rows.map(actionRow));
-  if (plan.actions.length === 0) lines.push('nothing to do: no image fits');
-  else if (rows.length === 0) lines.push('nothing to do: everything is in place');
+  if (plan.actions.length === 0) {
+    // Where places are silent or images unusable, nothing can be said of what fits.
+    if (plan.unreachable.length + plan.leftOut.length === 0) lines.push('nothing to do: no image fits');
+  } else if (rows.length === 0) lines.push('nothing to do: everything is in place');
   if (plan.coming.length > 0) {
     lines.push('', 'later:');
     for (const { what, target, series, version, notBefore } of plan.coming)
@@ -48,8 +50,13 @@ export function planTable(plan: SyncPlan, { all }: { all: boolean }): string[] {
     lines.push('', `${kind} ${name} cannot be asked: ${printable(message)}`);
     if (hint !== undefined) lines.push(`  hint: ${printable(hint)}`);
   }
+  if (plan.leftOut.length > 0) lines.push('', ...plan.leftOut.map(leftOutLine));
   if (plan.notes.length > 0) lines.push('', ...plan.notes.map((note) => `note: ${printable(note)}`));
   return lines;
+}
+
+function leftOutLine({ source, what, message, code }: LeftOut): string {
+  return `left out: ${printable(what)} of ${source}: ${printable(message)} [${code}]`;
 }
 
 /** One line for an outcome as it comes; nothing for what stays as it is. */
@@ -81,6 +88,7 @@ export function summaryLines(report: SyncReport, stateDir: string): string[] {
     lines.push(`${kind} ${name} could not be asked: ${printable(message)} [${code}]`);
     if (hint !== undefined) lines.push(`  hint: ${printable(hint)}`);
   }
+  lines.push(...report.leftOut.map(leftOutLine));
   for (const note of report.notes) lines.push(`note: ${printable(note)}`);
   const { done, adopted, skipped, failed, deferred, changed } = numbers.results;
   const counts = [

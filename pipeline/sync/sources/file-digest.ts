@@ -58,12 +58,13 @@ export async function fileDigest(
   state: FileState,
   digests: DigestCache,
   signal: AbortSignal,
+  onProgress?: (doneBytes: number) => void,
 ): Promise<string> {
   const known = digests.get(state.key);
   if (known !== undefined && /^sha256:[0-9a-f]{64}$/.test(known)) return known;
   let digest: string;
   try {
-    digest = `sha256:${await sha256File(state.path, signal)}`;
+    digest = `sha256:${await sha256File(state.path, signal, onProgress)}`;
   } catch (error) {
     if (signal.aborted) throw new PortError('INTERRUPTED', 'interrupted', { cause: error });
     throw asPortError(error);

@@ -7,7 +7,13 @@ import { sha256File } from '../../../core/files.ts';
 import type { SourceFormat } from '../../../core/request.ts';
 import type { SourceConfig } from '../../../core/sync/config.ts';
 import { dateWord, isoDate } from '../../../core/sync/dates.ts';
-import type { FetchedSyncImage, SyncContext, SyncImage, SyncSource } from '../../../core/sync/types.ts';
+import type {
+  FetchedSyncImage,
+  ListContext,
+  SyncContext,
+  SyncImage,
+  SyncSource,
+} from '../../../core/sync/types.ts';
 import { parsedJson, printable } from '../../../core/text.ts';
 import { inspectImageFile } from '../../../tools/image-format/index.ts';
 import { parseContract } from '../../contract/image.ts';
@@ -76,12 +82,16 @@ class FolderSource implements SyncSource {
   }
 
   /** Throws HOST_IO when the folder cannot be read. */
-  async list(ctx: SyncContext): Promise<SyncImage[]> {
+  async list(ctx: ListContext): Promise<SyncImage[]> {
     let names: string[];
     try {
       names = (await fs.readdir(this.#dir)).sort();
     } catch (error) {
-      throw asPortError(error);
+      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw asPortError(error);
+      throw new PortError('HOST_IO', `${printable(this.#dir)} is not there`, {
+        cause: error,
+        hint: 'check the path of the source, and whether its file system is mounted',
+      });
     }
     const queue = new PQueue({ concurrency: LANES });
     const reading = new PQueue({ concurrency: 1 });
@@ -99,9 +109,9 @@ class FolderSource implements SyncSource {
             return await this.#image(file, reading, ctx);
           } catch (error) {
             if (ctx.signal.aborted) throw new PortError('INTERRUPTED', 'interrupted', { cause: error });
-            const { code, message } = asPortError(error);
-            if (code === 'BUG') throw error;
-            ctx.warn(`${printable(file)} is left out: ${message}`);
+            const told = asPortError(error);
+            if (told.code === 'BUG') throw error;
+            ctx.leaveOut(file, told);
             return undefined;
           }
         }),
@@ -120,8 +130,11 @@ class FolderSource implements SyncSource {
     const header = await this.#header(state);
     const about = await this.#about(file, state, header.virtualBytes);
     const digest = await reading.add(() => {
-      ctx.progress({ text: `checking ${printable(file)}` });
-      return fileDigest(state, this.#digests, signal);
+      const text = `checking ${printable(file)}`;
+      ctx.progress({ text });
+      return fileDigest(state, this.#digests, signal, (doneBytes) =>
+        ctx.progress({ text, doneBytes, totalBytes: state.bytes }),
+      );
     });
     return {
       ...about,

@@ -3,7 +3,13 @@ import * as fs from 'node:fs/promises';
 import * as path from 'node:path';
 import { asPortError, PortError } from '../../../core/errors.ts';
 import type { SourceConfig } from '../../../core/sync/config.ts';
-import type { FetchedSyncImage, SyncContext, SyncImage, SyncSource } from '../../../core/sync/types.ts';
+import type {
+  FetchedSyncImage,
+  ListContext,
+  SyncContext,
+  SyncImage,
+  SyncSource,
+} from '../../../core/sync/types.ts';
 import { printable } from '../../../core/text.ts';
 import { type DigestCache, requireUnchanged } from './file-digest.ts';
 import { eachOnce, type LocalSourceOptions } from './folder.ts';
@@ -28,8 +34,8 @@ class JobSource implements SyncSource {
     this.#digests = digests;
   }
 
-  /** Throws what `jobImages` throws when one job is named; of several, one that cannot be used is left out with a warning. */
-  async list(ctx: SyncContext): Promise<SyncImage[]> {
+  /** Throws what `jobImages` throws when one job is named; of several, one that cannot be used is left out. */
+  async list(ctx: ListContext): Promise<SyncImage[]> {
     if (!this.#pattern.includes('*')) return jobImages(this.#pattern);
     const images: SyncImage[] = [];
     for (const dir of await foldersOf(this.#pattern)) {
@@ -37,9 +43,9 @@ class JobSource implements SyncSource {
       try {
         images.push(...(await jobImages(dir)));
       } catch (error) {
-        const { code, message } = asPortError(error);
-        if (code === 'BUG') throw error;
-        ctx.warn(`${printable(dir)} is left out: ${message}`);
+        const told = asPortError(error);
+        if (told.code === 'BUG') throw error;
+        ctx.leaveOut(dir, told);
       }
     }
     return eachOnce(images, ctx);

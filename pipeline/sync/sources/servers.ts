@@ -7,7 +7,14 @@ import { asPortError, PortError } from '../../../core/errors.ts';
 import type { Request } from '../../../core/request.ts';
 import { parseSource } from '../../../core/source.ts';
 import type { SourceConfig } from '../../../core/sync/config.ts';
-import type { FetchedSyncImage, SyncContext, SyncImage, SyncSource } from '../../../core/sync/types.ts';
+import type {
+  FetchedSyncImage,
+  LeftOut,
+  ListContext,
+  SyncContext,
+  SyncImage,
+  SyncSource,
+} from '../../../core/sync/types.ts';
 import { printable } from '../../../core/text.ts';
 import { buildRequest, ConvertOptions } from '../../request/build.ts';
 import type { DigestCache } from './file-digest.ts';
@@ -23,11 +30,7 @@ export type ServersConfig = Extract<SourceConfig, { servers: unknown }>;
 export type ServerConfig = ServersConfig['servers'][number];
 
 /** A server that could not be captured or converted. */
-export interface ServerFailure {
-  name: string;
-  code: string;
-  message: string;
-}
+export type ServerFailure = Omit<LeftOut, 'source'>;
 
 /** A source that makes its images itself. */
 export interface ServersSource extends SyncSource {
@@ -116,7 +119,7 @@ class Servers implements ServersSource {
   }
 
   /** What the last good conversion of each gave. Captures nothing. */
-  async list(ctx: SyncContext): Promise<SyncImage[]> {
+  async list(ctx: ListContext): Promise<SyncImage[]> {
     const images: SyncImage[] = [];
     for (const server of this.#config.servers) {
       ctx.signal.throwIfAborted();
@@ -129,18 +132,17 @@ class Servers implements ServersSource {
     return eachOnce(images, ctx);
   }
 
-  async #imagesOf(server: ServerConfig, ctx: SyncContext): Promise<SyncImage[]> {
+  async #imagesOf(server: ServerConfig, ctx: ListContext): Promise<SyncImage[]> {
     const dir = path.resolve(this.#base, server.job);
     try {
       const kept = await readKept(dir);
       // A job somebody converted by hand before it became part of a sync.
       return kept?.images ?? (await jobImages(dir)).map(serverImage);
     } catch (error) {
-      const { code, message } = asPortError(error);
-      if (code === 'BUG') throw error;
-      if (!this.#seen.has(server.name) && code === 'JOB_UNKNOWN')
-        ctx.warn(`${server.name} has no image yet: a run makes it`);
-      else ctx.warn(`${server.name} has no image: ${message}`);
+      const told = asPortError(error);
+      if (told.code === 'BUG') throw error;
+      if (told.code !== 'JOB_UNKNOWN') ctx.leaveOut(server.name, told);
+      else if (!this.#seen.has(server.name)) ctx.warn(`${server.name} has no image yet: a run makes it`);
       return [];
     }
   }
@@ -158,7 +160,7 @@ class Servers implements ServersSource {
         if (ctx.signal.aborted) throw new PortError('INTERRUPTED', 'interrupted', { cause: error });
         const { code, message } = asPortError(error);
         ctx.log.warn('server not captured', { server: name, code, message });
-        failures.push({ name, code, message });
+        failures.push({ what: name, code, message });
       }
       this.#seen.add(name);
     }

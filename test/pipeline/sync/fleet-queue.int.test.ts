@@ -340,6 +340,7 @@ const report = {
   dataSets: [],
   coming: [],
   unreachable: [],
+  leftOut: [],
   notes: [],
   calls: {},
   freedBytes: 0,

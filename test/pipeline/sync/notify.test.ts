@@ -112,6 +112,7 @@ function report(more: Partial<SyncReport> = {}): SyncReport {
     dataSets: [],
     coming: [],
     unreachable: [],
+    leftOut: [],
     notes: [],
     calls: {},
     freedBytes: 0,

@@ -166,6 +166,7 @@ test('texts for a terminal: printable, causes first, nothing for what stays', ()
     actions,
     coming: [],
     unreachable: [],
+    leftOut: [],
     notes: [],
   };
   expect(planTable(plan, { all: false }).join('\n')).toContain('create 1, skip 1');
