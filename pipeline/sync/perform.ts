@@ -183,6 +183,7 @@ async function create(
     },
   );
   const { ref, method, adopted, sentBytes, changedBytes, dataBytes, content, proof: proved } = created;
+  if (adopted) await asWanted(task, ctx, target, ref);
   return {
     result: adopted ? 'adopted' : 'done',
     ref,
@@ -194,6 +195,18 @@ async function create(
     content,
     proof: proved,
   };
+}
+
+/** What was found there may be hidden, or look as it was wanted once: the plan could not know that it is this one. */
+async function asWanted(
+  { wanted, wantedDigest }: SyncTask,
+  ctx: SyncContext,
+  target: SyncTarget,
+  ref: string,
+): Promise<void> {
+  const image = (await target.list(ctx)).find((one) => one.ref === ref);
+  if (image?.state !== 'complete' || wanted === undefined) return;
+  if (image.hidden || image.wanted !== wantedDigest) await target.update(image, wanted, wantedDigest, ctx);
 }
 
 /** The boot that proves an image, where the target asks for one. */

@@ -33,6 +33,8 @@ export interface ClaimInput {
   create: CreateInput;
   format: string;
   minDiskGib: number;
+  /** What is of another project is not ours, whatever marks it has: everybody may know our ids and share an image with all. */
+  projectId: string;
 }
 
 /** Claims the image. Throws SYNC_BUSY when another run is at it, CLOUD_REFUSED (quota, role), CLOUD. */
@@ -46,7 +48,7 @@ export async function claim(glance: GlanceApi, input: ClaimInput): Promise<Claim
     // An id of an image that was removed is never given again.
     if (image === undefined) continue;
     if (image[MARK.claim] === token) return { kind: 'ours', image };
-    const there = targetImage(image, sync);
+    const there = image.owner === input.projectId ? targetImage(image, sync) : undefined;
     if (there === undefined) continue;
     if (there.state === 'complete') return { kind: 'there', image };
     if (isSamePlace(there.owner, owner)) {
@@ -118,15 +120,16 @@ async function begin(
   }
 }
 
-/** Gives signs of life while `work` runs. One that fails is no matter: the next follows. */
+/** Gives signs of life while `work` runs, of the image `current` names then. One that fails is no matter: the next follows. */
 export async function whileAlive<T>(
   glance: GlanceApi,
-  id: string,
+  current: () => string,
   create: Pick<CreateInput, 'staleAfterMs' | 'signal' | 'log'>,
   work: () => Promise<T>,
 ): Promise<T> {
   const beat = () => {
     const value = isoDate(new Date());
+    const id = current();
     glance
       .patch(id, [{ op: 'add', path: `/${MARK.alive}`, value }], { signal: create.signal })
       .catch((error: unknown) => create.log.info('no sign of life', { image: id, message: String(error) }));

@@ -88,7 +88,8 @@ class OpenstackTarget implements SyncTarget {
   async create(create: CreateInput): Promise<CreatedImage> {
     const { glance } = this.#cloud;
     const { sync } = this.#facts;
-    const claimInput = { sync, create, format: 'qcow2', minDiskGib: minDiskOf(create) };
+    const { projectId } = this.#cloud.session;
+    const claimInput = { sync, create, format: 'qcow2', minDiskGib: minDiskOf(create), projectId };
     const claimed = await claim(glance, claimInput);
     if (claimed.kind === 'there') {
       // Whoever made it was cut off, or is about to do the same.
@@ -110,28 +111,33 @@ class OpenstackTarget implements SyncTarget {
       return current;
     };
     try {
-      return await whileAlive(glance, current.id, create, async () => {
-        const content = {
-          cloud: this.#cloud,
-          sync,
-          create,
-          request: this.#request,
-          delta: this.#delta,
-          reclaim,
-        };
-        const { image, ...arrived } = await sendImage(content, current).catch(async (error: unknown) => {
-          // What an earlier attempt brought there may be the same disk in another order of blocks.
-          const isOld = current.status === 'active' || current.status === 'importing';
-          if (!isOld || asPortError(error).code !== 'CLOUD_MISMATCH') throw error;
-          await glance.remove(current.id, { signal: create.signal });
-          isFirst = false;
-          return sendImage(content, await reclaim());
-        });
-        current = image;
-        await create.prove?.();
-        await this.#publish(image, create);
-        return { ref: image.id, adopted: false, ...arrived };
-      });
+      return await whileAlive(
+        glance,
+        () => current.id,
+        create,
+        async () => {
+          const content = {
+            cloud: this.#cloud,
+            sync,
+            create,
+            request: this.#request,
+            delta: this.#delta,
+            reclaim,
+          };
+          const { image, ...arrived } = await sendImage(content, current).catch(async (error: unknown) => {
+            // What an earlier attempt brought there may be the same disk in another order of blocks.
+            const isOld = current.status === 'active' || current.status === 'importing';
+            if (!isOld || asPortError(error).code !== 'CLOUD_MISMATCH') throw error;
+            await glance.remove(current.id, { signal: create.signal });
+            isFirst = false;
+            return sendImage(content, await reclaim());
+          });
+          current = image;
+          await create.prove?.();
+          await this.#publish(image, create);
+          return { ref: image.id, adopted: false, ...arrived };
+        },
+      );
     } catch (error) {
       throw await this.#cleanUp(current, create, error);
     }

@@ -4,7 +4,10 @@ import * as path from 'node:path';
 import { PortError } from '../../../core/errors.ts';
 import { fileDigests } from '../../../core/files.ts';
 import { pause } from '../../../core/pause.ts';
-import { convert } from '../../../tools/qemu-img.ts';
+import type { CreateInput } from '../../../core/sync/types.ts';
+import { indexDisk } from '../../../tools/blocks/index-disk.ts';
+import { convert, map } from '../../../tools/qemu-img.ts';
+import { exportDisk } from '../../../tools/qemu-storage-daemon.ts';
 import { sendContent } from '../upload/bytes.ts';
 import { compareRemote } from '../upload/compare.ts';
 import { importStaged } from '../upload/import.ts';
@@ -33,6 +36,7 @@ export async function sendWhole(
     },
   );
   try {
+    await requireDisk(file, create);
     const [sha256 = '', sha512 = ''] = await fileDigests(file, ['sha256', 'sha512'], signal);
     const { size } = await fs.stat(file);
     const whole: UploadInput = {
@@ -67,4 +71,28 @@ export async function sendWhole(
   } finally {
     await fs.rm(file, { force: true });
   }
+}
+
+/** The disk is a file of somebody else, who may have changed it since it was read. Throws SOURCE_CHANGED when the file shows another one. */
+async function requireDisk(
+  file: string,
+  { disk, identity, tmp, signal, log, progress }: CreateInput,
+): Promise<void> {
+  const image = { path: file, format: 'qcow2' } as const;
+  const shown = await exportDisk(image, tmp, { signal, log });
+  try {
+    const { rawSha256 } = await indexDisk(shown.path, {
+      virtualBytes: disk.virtualBytes,
+      extents: await map(image, { signal, log }),
+      signal,
+      onProgress: (doneBytes, totalBytes) => progress({ text: 'comparing', doneBytes, totalBytes }),
+    });
+    const { size } = await fs.stat(shown.path);
+    if (rawSha256 === identity.rawSha256 && size >= disk.virtualBytes) return;
+  } finally {
+    await shown.stop();
+  }
+  throw new PortError('SOURCE_CHANGED', `the disk of ${identity.series} changed since it was read`, {
+    hint: 'the next run takes it as it is then',
+  });
 }
