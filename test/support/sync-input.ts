@@ -4,7 +4,7 @@ import * as fs from 'node:fs/promises';
 import * as path from 'node:path';
 import { silentLog } from '../../core/log.ts';
 import { MIB } from '../../core/sizes.ts';
-import type { CreateInput, LocalDisk, SyncContext, WantedImage } from '../../core/sync/types.ts';
+import type { CreateInput, ListContext, LocalDisk, WantedImage } from '../../core/sync/types.ts';
 import { indexDisk } from '../../tools/blocks/index-disk.ts';
 
 /** Blocks with random content, by number; 'zero' writes zeros. */
@@ -35,9 +35,16 @@ export interface SyncTold {
 }
 
 /** A context that remembers warnings. */
-export function syncContext(signal = new AbortController().signal): SyncContext & { told: SyncTold } {
+export function syncContext(signal = new AbortController().signal): ListContext & { told: SyncTold } {
   const told: SyncTold = { warnings: [] };
-  return { told, signal, log: silentLog, progress: () => {}, warn: (text) => told.warnings.push(text) };
+  return {
+    told,
+    signal,
+    log: silentLog,
+    progress: () => {},
+    warn: (text) => told.warnings.push(text),
+    leaveOut: (what, { message }) => told.warnings.push(`${what} is left out: ${message}`),
+  };
 }
 
 /** How an image shall look when nothing special is asked. */

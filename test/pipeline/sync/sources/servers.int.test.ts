@@ -76,7 +76,7 @@ describe.skipIf(missing)('a server of a sync', () => {
       await serve(raw[0]);
       const ctx = syncContext();
       const first = open();
-      expect((await first.refresh(ctx)).map((f) => f.name)).toEqual(['gone']);
+      expect((await first.refresh(ctx)).map((f) => f.what)).toEqual(['gone']);
       const [image, ...more] = await first.list(ctx);
       expect(more).toEqual([]);
       if (image === undefined) throw new Error(`no image: ${ctx.warnings.join('; ')}`);
@@ -101,7 +101,7 @@ describe.skipIf(missing)('a server of a sync', () => {
 
       const second = open();
       const again = syncContext();
-      expect((await second.refresh(again)).map((f) => f.name)).toEqual(['gone']);
+      expect((await second.refresh(again)).map((f) => f.what)).toEqual(['gone']);
       expect((await journal()).split('"event":"run-done"').length - 1).toBe(1);
       const { length } = await passes();
       expect(length).toBeGreaterThan(1);
@@ -112,7 +112,7 @@ describe.skipIf(missing)('a server of a sync', () => {
       await serve(raw[1]);
       const third = open();
       const changed = syncContext();
-      expect((await third.refresh(changed)).map((f) => f.name)).toEqual(['gone']);
+      expect((await third.refresh(changed)).map((f) => f.what)).toEqual(['gone']);
       const last = (await passes()).at(-1);
       expect(last?.changedBlocks).toBeGreaterThan(0);
       // One package was updated: most of what is in use is what it was.
@@ -126,8 +126,8 @@ describe.skipIf(missing)('a server of a sync', () => {
       const fourth = open();
       const away = syncContext();
       expect(await fourth.refresh(away)).toMatchObject([
-        { name: 'gone' },
-        { name: 'web', code: 'SOURCE_REMOTE' },
+        { what: 'gone' },
+        { what: 'web', code: 'SOURCE_REMOTE' },
       ]);
       expect(await fourth.list(away)).toEqual([newer]);
       expect((await fourth.fetch(newer, base, away)).path).toBe(newer.ref);

@@ -185,7 +185,7 @@ describe('a listing', () => {
     await fs.writeFile(path.join(base, 'jobs/bad/sync/images.json'), '{}');
     const images = await source(server({ name: 'bad', job: 'jobs/bad' }), server()).list(ctx);
     expect(images).toHaveLength(1);
-    expect(ctx.warnings[0]).toMatch(/^bad has no image: .*not what a run of this sync left/);
+    expect(ctx.warnings[0]).toMatch(/^bad is left out: .*not what a run of this sync left/);
   });
 });
 
@@ -204,7 +204,7 @@ describe('a run', () => {
       server({ name: 'text', source: 'text.raw', job: 'jobs/text' }),
     );
     const failures = await opened.refresh(ctx);
-    expect(failures.map((f) => [f.name, f.code])).toEqual([
+    expect(failures.map((f) => [f.what, f.code])).toEqual([
       ['web', 'USAGE'],
       ['wrong', 'CONFIG'],
       ['other', 'JOB_MISMATCH'],
