@@ -181,6 +181,8 @@ class Run {
   readonly #startedAt = new Date();
   readonly #results: TaskResult[] = [];
   readonly #notes: string[] = [];
+  /** Servers that were not captured: their images are old, and whoever watches the status must hear of it. */
+  readonly #notCaptured: SyncPlan['unreachable'] = [];
   #plan: SyncPlan | undefined;
   #freedBytes = 0;
 
@@ -259,8 +261,10 @@ class Run {
       const failures: { name: string; code: string; message: string }[] = await source.refresh(
         inPlace(this.#options, name),
       );
-      for (const { name: server, message } of failures)
-        this.#notes.push(`${name}: ${server} keeps its last image: ${message}`);
+      for (const { name: server, code, message } of failures) {
+        const text = `${printable(server)} keeps its last image: ${message}`;
+        this.#notCaptured.push({ kind: 'source', name: `${name}/${server}`, code, message: text });
+      }
     }
   }
 
@@ -365,7 +369,7 @@ class Run {
       outcomes: this.#results.map(({ outcome }) => outcome),
       dataSets: this.#results.flatMap(({ dataSets }) => dataSets),
       coming: this.#plan?.coming ?? [],
-      unreachable: this.#plan?.unreachable ?? [],
+      unreachable: [...(this.#plan?.unreachable ?? []), ...this.#notCaptured],
       notes: [...(this.#plan?.notes ?? []), ...this.#notes],
       calls: await this.#session.places.calls(),
       freedBytes: this.#freedBytes,
