@@ -32,8 +32,8 @@ export function report(error: unknown, signalName?: NodeJS.Signals): number {
 const tty = process.stderr.isTTY === true;
 const REDRAW_MS = 150;
 
-/** Bytes done, total, rate and time left, as far as known. */
-export function progressText(progress: Progress, elapsedSeconds: number): string {
+/** Bytes done, total, rate and time left, as far as known; `fromBytes` were done when the time began to run. */
+export function progressText(progress: Progress, elapsedSeconds: number, fromBytes = 0): string {
   const parts = [progress.text ?? ''];
   const { doneBytes, totalBytes } = progress;
   if (doneBytes !== undefined) {
@@ -42,8 +42,8 @@ export function progressText(progress: Progress, elapsedSeconds: number): string
         ? formatBytes(doneBytes)
         : `${formatBytes(doneBytes)} of ${formatBytes(totalBytes)}`,
     );
-    if (elapsedSeconds > 0.5 && doneBytes > 0) {
-      const rate = doneBytes / elapsedSeconds;
+    if (elapsedSeconds > 0.5 && doneBytes > fromBytes) {
+      const rate = (doneBytes - fromBytes) / elapsedSeconds;
       parts.push(`${formatBytes(rate)}/s`);
       if (totalBytes !== undefined && totalBytes > doneBytes)
         parts.push(`${formatSeconds((totalBytes - doneBytes) / rate)} left`);

@@ -10,7 +10,8 @@ export async function withProgress<T>(
   task: (report: (progress: Progress) => void) => Promise<T>,
 ): Promise<T> {
   const tty = process.stderr.isTTY === true;
-  const started = performance.now();
+  /** When each thing was first told of, and how far it was then: several may be under way at once. */
+  const begun = new Map<string, { atMs: number; bytes: number }>();
   let drawn = 0;
   let last = '';
   try {
@@ -22,9 +23,11 @@ export async function withProgress<T>(
         last = text;
         return;
       }
+      const known = begun.get(progress.text ?? '') ?? { atMs: now, bytes: progress.doneBytes ?? 0 };
+      begun.set(progress.text ?? '', known);
       if (now - drawn < REDRAW_MS) return;
       drawn = now;
-      const text = printable(progressText(progress, (now - started) / 1000));
+      const text = printable(progressText(progress, (now - known.atMs) / 1000, known.bytes));
       process.stderr.write(`\r\u001b[K${text.slice(0, (process.stderr.columns ?? 100) - 1)}`);
     });
   } finally {

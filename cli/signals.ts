@@ -14,7 +14,7 @@ export function onInterrupt(): Interruption {
     process.on(signal, () => {
       if (name !== undefined) process.exit(signal === 'SIGTERM' ? 143 : 130);
       name = signal;
-      process.stderr.write('\nstopping; the job can be resumed …\n');
+      process.stderr.write('\nstopping; what is done is kept …\n');
       controller.abort();
     });
   }

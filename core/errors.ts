@@ -92,7 +92,10 @@ export const ERROR_CODES = {
   QUEUE: { group: 'remote', summary: 'the queue cannot be reached or refused' },
   VERIFY_FAILED: { group: 'verify', summary: 'the image did not prove itself in the verification boot' },
   OUTPUT_DIFFERS: { group: 'verify', summary: 'the encoded image is not equal to the work disk' },
-  INTERRUPTED: { group: 'interrupted', summary: 'stopped by a signal; the job can be resumed' },
+  INTERRUPTED: {
+    group: 'interrupted',
+    summary: 'stopped by a signal; a job can be resumed, a sync goes on with its next run',
+  },
 } as const satisfies Record<string, { group: ErrorGroup; summary: string }>;
 
 /** A documented error code. */
@@ -142,7 +145,7 @@ export function asPortError(error: unknown): PortError {
     if (code === 'ENOSPC' || code === 'EDQUOT') {
       return new PortError('DISK_SPACE', `no space left on this machine${path ? ` for ${path}` : ''}`, {
         cause: error,
-        hint: 'free some space, then resume the job',
+        hint: 'free some space, then go on: what is done is kept',
       });
     }
     if (typeof code === 'string' && /^E[A-Z0-9]+$/.test(code)) {

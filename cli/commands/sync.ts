@@ -61,7 +61,8 @@ async function withContext<T>(
       work({
         signal: interruption.signal,
         log,
-        progress,
+        // Nobody watches at night: outcomes and warnings alone, so that an unchanged one is silent.
+        progress: process.stderr.isTTY === true ? progress : () => {},
         warn: (text) => {
           log.warn(text);
           say(`warning: ${printable(text)}`);
@@ -127,7 +128,11 @@ export function syncCommand(interruption: Interruption): Command {
     .argument('[file]', 'sync.yaml')
     .option('--plan', 'print what a run would do now, and do nothing')
     .option('--all', 'with --plan: also what stays as it is')
-    .option('--only <name>', 'only this source, target or image, repeatable', collect)
+    .option(
+      '--only <name>',
+      'only this source, target or image; repeatable, a target and an image must both fit',
+      collect,
+    )
     .option('--daemon', "run at the times of the file's schedule until stopped")
     .option('--queue <url>', 'let workers of this queue do it: postgres://… or env:NAME, file:/PATH')
     .option('--json', 'end stdout with one JSON object')
@@ -174,7 +179,11 @@ export function syncCommand(interruption: Interruption): Command {
     .command('retry')
     .description('only what failed in the run before')
     .argument('<file>', 'sync.yaml')
-    .option('--only <name>', 'only this source, target or image, repeatable', collect)
+    .option(
+      '--only <name>',
+      'only this source, target or image; repeatable, a target and an image must both fit',
+      collect,
+    )
     .option('--queue <url>', 'let workers of this queue do it')
     .option('--json', 'end stdout with one JSON object')
     .exitOverride()

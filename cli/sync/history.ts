@@ -10,7 +10,7 @@ import { stateDirOf } from '../../pipeline/sync/engine.ts';
 import { Ledger } from '../../pipeline/sync/ledger.ts';
 import { loadSync } from '../../pipeline/sync/load.ts';
 import { numbersOf, verdictOf } from '../../pipeline/sync/report/numbers.ts';
-import { outcomeLine, summaryLines } from '../../pipeline/sync/report/text.ts';
+import { blindSpots, outcomeLine, summaryLines } from '../../pipeline/sync/report/text.ts';
 import { out, outJson } from '../output.ts';
 import { tableLines } from '../table.ts';
 
@@ -61,6 +61,8 @@ export function addHistory(sync: Command): void {
                 : { run: last.run, endedAt: last.endedAt, exitStatus: last.exitStatus },
             images: rows.map(({ startedAt, outcome }) => ({ at: startedAt, ...outcome })),
             coming: last?.coming ?? [],
+            unreachable: last?.unreachable ?? [],
+            leftOut: last?.leftOut ?? [],
           });
           return;
         }
@@ -80,6 +82,7 @@ export function addHistory(sync: Command): void {
           { title: 'cause', value: (r) => r.outcome.message ?? '' },
         ]))
           out(line);
+        for (const line of blindSpots(last)) out(line);
         for (const { what, target, series, version, notBefore } of last.coming)
           out(`${what} ${printable(series)} ${printable(version)} in ${target}: not before ${notBefore}`);
         out(

@@ -334,6 +334,8 @@ export interface SyncReport {
   freedBytes: number;
   /** Status the program ends with. */
   exitStatus: number;
-  /** True when a signal ended it. */
+  /** True when a signal ended it, and while nothing has ended it yet. */
   interrupted: boolean;
+  /** True when only some of it was asked for (`--only`, `retry`): it says nothing of the rest. */
+  partial: boolean;
 }

@@ -26,7 +26,7 @@ import { placeOf } from './place.ts';
 import { inPlace, Places, unreachable } from './places.ts';
 import { type Listings, type PlannedSync, planSync } from './plan.ts';
 import { exitStatusOf } from './report/exit-status.ts';
-import { INDEX_RUNS, writeRun } from './report/write.ts';
+import { INDEX_RUNS, writeReport, writeRun } from './report/write.ts';
 import { isRetirement, retirementKey, retireOld, without } from './retire.ts';
 import type { ServersSource } from './sources/servers.ts';
 import { compareVersions } from './versions.ts';
@@ -231,9 +231,10 @@ class Run {
   readonly #startedAt = new Date();
   readonly #results: TaskResult[] = [];
   readonly #notes: string[] = [];
-  /** Servers that were not captured anew. */
+  /** Servers that were not captured: their images are old, and whoever watches the status must hear of it. */
   readonly #leftOut: SyncPlan['leftOut'] = [];
   #plan: SyncPlan | undefined;
+  #tasks: readonly SyncTask[] = [];
   #freedBytes = 0;
 
   constructor(session: Session, options: SyncOptions) {
@@ -248,12 +249,31 @@ class Run {
     } catch (error) {
       if (!this.#options.signal.aborted) throw error;
       interrupted = true;
+      this.#results.push(...this.#open('the run was stopped before it was done'));
     }
     const report = await this.#report(interrupted);
     // The report first: the ledger can be made of it, not the other way round.
     await writeRun(this.#session.stateDir, report, this.#session.ledger.runs(INDEX_RUNS));
     this.#session.ledger.saveRun(report);
     return report;
+  }
+
+  /** Results of tasks that have none yet. */
+  #open(message: string): TaskResult[] {
+    const told = new Set(this.#results.map(({ outcome }) => outcome.action));
+    return this.#tasks
+      .filter(({ action }) => !told.has(action))
+      .map((task) => without(task, { result: 'deferred', message }));
+  }
+
+  /** What is told of this run should it be killed: the next one is not the first that knows of it. */
+  async #begin(): Promise<void> {
+    const report: SyncReport = {
+      ...(await this.#report(true)),
+      outcomes: this.#open('the run was under way, and did not end').map(({ outcome }) => outcome),
+    };
+    await writeReport(this.#session.stateDir, report);
+    this.#session.ledger.saveRun(report);
   }
 
   async #work(): Promise<void> {
@@ -270,7 +290,9 @@ class Run {
     const listings = await look(this.#session, options);
     const { plan, tasks } = makePlan(this.#session, listings, options);
     this.#plan = plan;
+    this.#tasks = tasks;
     options.onPlan?.(plan);
+    await this.#begin();
     // Part of a plan says nothing about the rest, nor does one without a place.
     const isWhole =
       options.only === undefined && options.onlyFailed !== true && plan.unreachable.length === 0;
@@ -309,7 +331,11 @@ class Run {
       const source = await places.source(name).catch(() => undefined);
       if (source === undefined || !isMade(source)) continue;
       for (const failure of await source.refresh(inPlace(this.#options, name)))
-        this.#leftOut.push({ source: name, ...failure });
+        this.#leftOut.push({
+          source: name,
+          ...failure,
+          message: `not captured anew: ${failure.message}`,
+        });
     }
   }
 
@@ -424,6 +450,7 @@ class Run {
       freedBytes: this.#freedBytes,
       exitStatus: 0,
       interrupted,
+      partial: this.#options.only !== undefined || this.#options.onlyFailed === true,
     };
     report.exitStatus = exitStatusOf(report);
     return report;

@@ -5,6 +5,7 @@
 import * as fs from 'node:fs';
 import * as path from 'node:path';
 import type { DatabaseSync } from 'node:sqlite';
+import { PortError } from '../../core/errors.ts';
 import { FILE_MODE } from '../../core/files.ts';
 import type { SyncOutcome, SyncReport } from '../../core/sync/types.ts';
 import type { DigestCache } from './sources/file-digest.ts';
@@ -35,7 +36,10 @@ export class Ledger {
     this.#db = db;
   }
 
-  /** Opens or makes it. One that is damaged or of another version is set aside, and made anew from the reports. */
+  /**
+   * Opens or makes it. One that is damaged or of another version is set aside, and made anew from the reports; one that cannot be
+   * opened for another reason stays as it is. Throws DISK_SPACE, HOST_IO.
+   */
   static async open(stateDir: string): Promise<Ledger> {
     const file = path.join(stateDir, FILE);
     const Database = await sqlite();
@@ -44,12 +48,17 @@ export class Ledger {
       const ledger = new Ledger(prepare(new Database(file)));
       if (isNew) ledger.#takeUp(stateDir);
       return ledger;
-    } catch {
+    } catch (error) {
+      if (!isDamage(error)) throw asHostError(error);
       for (const end of ['-wal', '-shm']) fs.rmSync(`${file}${end}`, { force: true });
       if (fs.existsSync(file)) fs.renameSync(file, `${file}.damaged`);
-      const ledger = new Ledger(prepare(new Database(file)));
-      ledger.#takeUp(stateDir);
-      return ledger;
+      try {
+        const ledger = new Ledger(prepare(new Database(file)));
+        ledger.#takeUp(stateDir);
+        return ledger;
+      } catch (again) {
+        throw asHostError(again);
+      }
     }
   }
 
@@ -76,9 +85,16 @@ export class Ledger {
     fileDigest: string,
     { rawSha256, virtualBytes }: { rawSha256: string; virtualBytes: number },
   ): void {
-    this.#db
-      .prepare('INSERT OR REPLACE INTO content VALUES (?, ?, ?)')
-      .run(fileDigest, rawSha256, virtualBytes);
+    this.#remember('INSERT OR REPLACE INTO content VALUES (?, ?, ?)', fileDigest, rawSha256, virtualBytes);
+  }
+
+  /** What cannot be written is read again by the next run: no reason to fail. */
+  #remember(statement: string, ...values: (string | number)[]): void {
+    try {
+      this.#db.prepare(statement).run(...values);
+    } catch (error) {
+      if (resultOf(error) === undefined) throw error;
+    }
   }
 
   /** Digests of files by all that tells one state of a file from another. */
@@ -88,15 +104,15 @@ export class Ledger {
       return row === undefined ? undefined : String(row.value);
     },
     set: (key, value) => {
-      this.#db.prepare('INSERT OR REPLACE INTO digest VALUES (?, ?)').run(key, value);
+      this.#remember('INSERT OR REPLACE INTO digest VALUES (?, ?)', key, value);
     },
   };
 
-  /** Keeps a run with its outcomes; saving it again replaces it. */
+  /** Keeps a run with its outcomes; saving it again replaces it. Throws DISK_SPACE, HOST_IO. */
   saveRun(report: SyncReport): void {
     const { outcomes, ...rest } = report;
-    this.#db.exec('BEGIN IMMEDIATE');
     try {
+      this.#db.exec('BEGIN IMMEDIATE');
       this.#db.prepare('DELETE FROM outcome WHERE run = ?').run(report.run);
       this.#db
         .prepare('INSERT OR REPLACE INTO run VALUES (?, ?, ?)')
@@ -117,8 +133,9 @@ export class Ledger {
       }
       this.#db.exec('COMMIT');
     } catch (error) {
-      this.#db.exec('ROLLBACK');
-      throw error;
+      // Of some errors SQLite has taken everything back itself.
+      if (this.#db.isTransaction) this.#db.exec('ROLLBACK');
+      throw asHostError(error);
     }
   }
 
@@ -130,7 +147,8 @@ export class Ledger {
     return rows.map((row) => {
       const report = JSON.parse(String(row.report)) as SyncReport;
       // Reports of earlier releases do not have all fields.
-      return { ...report, leftOut: report.leftOut ?? [], outcomes: this.outcomesOf(String(row.id)) };
+      const { leftOut = [], partial = false } = report as Partial<SyncReport>;
+      return { ...report, leftOut, partial, outcomes: this.outcomesOf(String(row.id)) };
     });
   }
 
@@ -174,6 +192,44 @@ export class Ledger {
   }
 }
 
+/** The file is sound, and not of this release. */
+class OtherVersion extends Error {}
+
+/** SQLite's result codes, https://www.sqlite.org/rescode.html; the low byte is the primary one. */
+const SQLITE = { error: 1, corrupt: 11, full: 13, notADatabase: 26 };
+
+function resultOf(error: unknown): number | undefined {
+  const { errcode } = error as { errcode?: unknown };
+  return typeof errcode === 'number' ? errcode & 0xff : undefined;
+}
+
+/** Whether the content is to blame: tables that are not what they were made as count as well. */
+function isDamage(error: unknown): boolean {
+  const result = resultOf(error);
+  return (
+    error instanceof OtherVersion ||
+    result === SQLITE.corrupt ||
+    result === SQLITE.notADatabase ||
+    result === SQLITE.error
+  );
+}
+
+/** What the machine is to blame for: a full disk, a folder that cannot be written to, a lock that is held. */
+function asHostError(error: unknown): unknown {
+  const result = resultOf(error);
+  if (result === undefined) return error;
+  const { message } = error as Error;
+  return result === SQLITE.full
+    ? new PortError('DISK_SPACE', `the ledger of the sync cannot be written: ${message}`, {
+        cause: error,
+        hint: 'free some space where the state of the sync is; nothing that is known is lost',
+      })
+    : new PortError('HOST_IO', `the ledger of the sync cannot be used: ${message}`, {
+        cause: error,
+        hint: 'look at the file system its state is on (full, read-only, failing?)',
+      });
+}
+
 /** By series, newest version first, then by target. */
 function byImage(a: SyncOutcome['action'], b: SyncOutcome['action']): number {
   return (
@@ -188,7 +244,7 @@ function prepare(db: DatabaseSync): DatabaseSync {
     db.exec(`PRAGMA busy_timeout = ${BUSY_MS}`);
     db.exec('PRAGMA journal_mode = WAL');
     const version = Number(db.prepare('PRAGMA user_version').get()?.user_version ?? 0);
-    if (version !== 0 && version !== SCHEMA) throw new Error('another version');
+    if (version !== 0 && version !== SCHEMA) throw new OtherVersion();
     db.exec(TABLES);
     db.exec(`PRAGMA user_version = ${SCHEMA}`);
     const file = db.location();

@@ -31,6 +31,9 @@ interface Entry {
   /** Set while it is being closed: its folder goes then, and comes anew. */
   closing: Promise<void> | undefined;
   users: number;
+  /** Signals of those that use it; when all have fired, what is open for them is given up. */
+  signals: Set<AbortSignal>;
+  stop: AbortController;
   /** A use of it failed: the next run will want it again. */
   isWanted: boolean;
   /** Somebody was told what travelled for it. */
@@ -51,7 +54,7 @@ const COPY_LIFE_MS = 3 * DAY_MS;
 
 /** Opens images and closes them when nobody uses them any more. */
 export class LocalDisks {
-  readonly #options: LocalDisksOptions;
+  #options: LocalDisksOptions;
   readonly #entries = new Map<string, Entry>();
 
   constructor(options: LocalDisksOptions) {
@@ -68,9 +71,25 @@ export class LocalDisks {
       const folder = path.join(this.#options.dir, name);
       await detachStale(path.join(folder, 'tmp')).catch(() => {});
       await fs.rm(path.join(folder, 'tmp'), { recursive: true, force: true });
-      const { mtimeMs } = await fs.stat(folder);
-      if (Date.now() - mtimeMs > COPY_LIFE_MS) await fs.rm(folder, { recursive: true, force: true });
     }
+    await this.removeOld();
+  }
+
+  /** Removes copies nobody came back for; those in use stay. */
+  async removeOld(): Promise<void> {
+    for (const name of await fs.readdir(this.#options.dir)) {
+      if (this.#entries.has(name)) continue;
+      const folder = path.join(this.#options.dir, name);
+      const stat = await fs.stat(folder).catch(() => undefined);
+      // Somebody may have come for it while it was looked at.
+      if (stat === undefined || Date.now() - stat.mtimeMs < COPY_LIFE_MS || this.#entries.has(name)) continue;
+      await fs.rm(folder, { recursive: true, force: true });
+    }
+  }
+
+  /** Bytes a second that may be fetched from now on. */
+  limit(bytesPerSecond: number | undefined): void {
+    this.#options = { ...this.#options, bytesPerSecond };
   }
 
   /** Removes copies of all images but these: a run that was killed behind its last target leaves one that nobody needs. */
@@ -83,7 +102,15 @@ export class LocalDisks {
   #entry(key: string): Entry {
     const known = this.#entries.get(key);
     if (known !== undefined) return known;
-    const entry = { opened: undefined, closing: undefined, users: 0, isWanted: false, isCounted: false };
+    const entry: Entry = {
+      opened: undefined,
+      closing: undefined,
+      users: 0,
+      signals: new Set(),
+      stop: new AbortController(),
+      isWanted: false,
+      isCounted: false,
+    };
     this.#entries.set(key, entry);
     return entry;
   }
@@ -109,17 +136,28 @@ export class LocalDisks {
     ctx: SyncContext,
     work: (opened: OpenedImage) => Promise<T>,
   ): Promise<T> {
+    const { signal } = ctx;
+    if (signal.aborted) throw new PortError('INTERRUPTED', 'interrupted');
     const key = folderName(source.name, image);
     const entry = this.#entry(key);
     entry.users++;
+    const check = () => {
+      if ([...entry.signals].every((one) => one.aborted)) entry.stop.abort();
+    };
+    entry.signals.add(signal);
+    signal.addEventListener('abort', check, { once: true });
     try {
       await entry.closing;
-      entry.opened ??= this.#open(key, source, image, ctx).catch((error: unknown) => {
+      if (entry.stop.signal.aborted)
+        throw new PortError('HOST_IO', `${printable(image.name)} is being closed here`, { temporary: true });
+      // One who is stopped must not stop the others.
+      const shared = { ...ctx, signal: entry.stop.signal };
+      entry.opened ??= this.#open(key, source, image, shared).catch((error: unknown) => {
         // Whoever tries again opens it again.
         entry.opened = undefined;
         throw error;
       });
-      const { image: opened } = await entry.opened;
+      const { image: opened } = await unlessAborted(entry.opened, signal);
       // Travelled once, counted once.
       const receivedBytes = entry.isCounted ? 0 : opened.receivedBytes;
       entry.isCounted = true;
@@ -128,6 +166,8 @@ export class LocalDisks {
       entry.isWanted = true;
       throw error;
     } finally {
+      signal.removeEventListener('abort', check);
+      entry.signals.delete(signal);
       await this.#release(key, entry);
     }
   }
@@ -140,6 +180,7 @@ export class LocalDisks {
       await opened?.close(entry.isWanted);
       entry.opened = undefined;
       entry.closing = undefined;
+      entry.stop = new AbortController();
     })();
     await entry.closing;
     // Somebody may have come meanwhile and opened it anew.
@@ -214,8 +255,7 @@ export class LocalDisks {
     ctx: SyncContext,
   ): Promise<BlockIndex> {
     const { signal, log } = ctx;
-    const { size, mtimeMs, ino, ctimeMs } = await fs.stat(source);
-    const tag = createHash('sha256').update([source, size, mtimeMs, ctimeMs, ino].join('\0')).digest('hex');
+    const tag = await stateOf(source);
     const kept = path.join(dir, `${tag.slice(0, 32)}.blocks`);
     const known = await fs.readFile(kept).catch(() => undefined);
     if (known !== undefined) {
@@ -232,6 +272,11 @@ export class LocalDisks {
       onProgress: (doneBytes: number, totalBytes: number) =>
         ctx.progress({ text: `reading ${image.name}`, doneBytes, totalBytes }),
     });
+    // Half of it may be the old one, and its digest would stand for the new one for ever.
+    if ((await stateOf(source)) !== tag)
+      throw new PortError('SOURCE_CHANGED', `${printable(image.name)} changed while it was read`, {
+        hint: 'the next run takes it as it is then; write images under another name and rename them',
+      });
     await writeFileAtomic(kept, index.toBytes());
     return index;
   }
@@ -243,4 +288,23 @@ function folderName(source: string, image: SyncImage): string {
     .update([source, image.ref, image.series, image.version, image.fileDigest ?? ''].join('\0'))
     .digest('hex');
   return `${source}-${digest.slice(0, 24)}`;
+}
+
+/** Tells one state of a file from another without reading it. */
+async function stateOf(file: string): Promise<string> {
+  const { size, mtimeMs, ino, ctimeMs } = await fs.stat(file);
+  return createHash('sha256').update([file, size, mtimeMs, ctimeMs, ino].join('\0')).digest('hex');
+}
+
+/** The value, or INTERRUPTED as soon as the signal fires; what makes the value goes on. */
+async function unlessAborted<T>(made: Promise<T>, signal: AbortSignal): Promise<T> {
+  const { promise, reject } = Promise.withResolvers<never>();
+  const stop = () => reject(new PortError('INTERRUPTED', 'interrupted'));
+  signal.addEventListener('abort', stop, { once: true });
+  if (signal.aborted) stop();
+  try {
+    return await Promise.race([made, promise]);
+  } finally {
+    signal.removeEventListener('abort', stop);
+  }
 }

@@ -28,7 +28,7 @@ export interface PlanInput {
   now: Date;
   /** What the ledger remembers of a file: sha256 of the disk it shows. */
   rawOf(fileDigest: string): string | undefined;
-  /** Only what has one of these names: of a source, a target or a series. All when absent. */
+  /** Only in the targets, and of the sources and series, that are named; of a kind that is not named, all. All when absent. */
   only?: readonly string[] | undefined;
   /** The plan was carried out: what is still missing does not count as what will be there. */
   isAfter?: boolean | undefined;
@@ -113,7 +113,12 @@ export function planSync(input: PlanInput): PlannedSync {
     leftOut: [...(listings.leftOut ?? [])],
     notes,
   };
-  const isMeant = (...names: string[]) => only === undefined || names.some((name) => only.includes(name));
+  // Targets narrow down images, and images targets: what is named must fit both.
+  const places = only?.filter((name) => Object.hasOwn(config.targets, name)) ?? [];
+  const images = only?.filter((name) => !Object.hasOwn(config.targets, name)) ?? [];
+  const isMeant = (target: string, ...names: string[]) =>
+    (places.length === 0 || places.includes(target)) &&
+    (images.length === 0 || names.some((name) => images.includes(name)));
   const wished = new Map<string, Wished[]>();
   const unsure = new Map<string, Set<string>>();
   const there = new Map<string, Map<string, TargetImage[]>>();
@@ -145,7 +150,7 @@ export function planSync(input: PlanInput): PlannedSync {
         ref: found?.ref ?? '',
         createdAt: image.createdAt,
       });
-      if (!isMeant(source, target, image.series)) continue;
+      if (!isMeant(target, source, image.series)) continue;
       const action = actionFor(image, found, versions, digest, {
         source,
         target,

@@ -56,6 +56,7 @@ export function reportOf(day: number, outcomes: SyncOutcome[], more: Partial<Syn
     freedBytes: 0,
     exitStatus: 0,
     interrupted: false,
+    partial: false,
     ...more,
   };
 }

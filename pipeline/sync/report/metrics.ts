@@ -27,7 +27,8 @@ function lastSuccess(reports: readonly SyncReport[]): Map<string, number> {
     }
     for (const { name } of report.unreachable) bad.add(name);
     // What could not be used is nowhere, whatever the targets say.
-    if (report.interrupted || report.leftOut.length > 0) continue;
+    // A part of it says nothing of the rest.
+    if (report.interrupted || report.partial || report.leftOut.length > 0) continue;
     for (const target of seen) {
       if (!bad.has(target) && !found.has(target)) found.set(target, Date.parse(report.endedAt) / 1000);
     }

@@ -37,5 +37,6 @@ export function verdictOf(report: SyncReport): { word: string; kind: 'good' | 'b
   if (report.interrupted) return { word: 'stopped', kind: 'unknown' };
   if (report.exitStatus !== 0) return { word: 'incomplete', kind: 'bad' };
   const waits = report.outcomes.some(({ result }) => result === 'deferred' || result === 'changed');
+  if (!waits && report.partial) return { word: 'what was asked for is in place', kind: 'good' };
   return waits ? { word: 'some wait', kind: 'unknown' } : { word: 'all in place', kind: 'good' };
 }

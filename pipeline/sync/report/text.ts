@@ -13,6 +13,15 @@ function column(text: string, width: number): string {
   return plain.length <= width ? plain.padEnd(width) : `${plain.slice(0, width - 1)}…`;
 }
 
+/** Series and version; the version is what tells two lines apart, so it is whole. */
+function imageColumn({ series, version }: SyncAction, width: number): string {
+  const end = ` ${printable(version)}`;
+  return column(
+    `${column(series, Math.max(8, width - end.length)).trimEnd()}${end}`,
+    Math.max(width, end.length + 8),
+  );
+}
+
 function actionRow({ verb, target, series, version, why, mostBytes }: SyncAction): string {
   const bytes = mostBytes === 0 ? '' : `≤ ${formatBytes(mostBytes)}`;
   return `${verb.padEnd(7)} ${column(target, 12)} ${column(series, 22)} ${column(version, 17)} ${bytes.padStart(11)}  ${printable(why)}`.trimEnd();
@@ -38,7 +47,13 @@ export function planTable(plan: SyncPlan, { all }: { all: boolean }): string[] {
   if (plan.actions.length === 0) {
     // Where places are silent or images unusable, nothing can be said of what fits.
     if (plan.unreachable.length + plan.leftOut.length === 0) lines.push('nothing to do: no image fits');
-  } else if (rows.length === 0) lines.push('nothing to do: everything is in place');
+  } else if (rows.length === 0) {
+    lines.push(
+      plan.unreachable.length + plan.leftOut.length === 0
+        ? 'nothing to do: everything is in place'
+        : 'nothing to do where places answered',
+    );
+  }
   if (plan.coming.length > 0) {
     lines.push('', 'later:');
     for (const { what, target, series, version, notBefore } of plan.coming)
@@ -63,11 +78,22 @@ function leftOutLine({ source, what, message, code }: LeftOut): string {
 export function outcomeLine(outcome: SyncOutcome): string | undefined {
   const { action, result, message, seconds, sentBytes, changedBytes } = outcome;
   if (result === 'skipped') return undefined;
-  const what = `${action.verb.padEnd(7)} ${column(action.target, 12)} ${column(`${action.series} ${action.version}`, 34)}`;
+  const what = `${action.verb.padEnd(7)} ${column(action.target, 12)} ${imageColumn(action, 34)}`;
   const bytes =
     sentBytes > 0 ? `${formatBytes(sentBytes)} sent for ${formatBytes(changedBytes)} changed, ` : '';
   const more = message === undefined ? `${bytes}${formatSeconds(seconds)}` : printable(message);
   return `${what} ${result}: ${more}`;
+}
+
+/** What a run could not ask or use. */
+export function blindSpots({ unreachable, leftOut }: Pick<SyncReport, 'unreachable' | 'leftOut'>): string[] {
+  return [
+    ...unreachable.flatMap(({ kind, name, message, hint, code }) => [
+      `${kind} ${name} could not be asked: ${printable(message)} [${code}]`,
+      ...(hint === undefined ? [] : [`  hint: ${printable(hint)}`]),
+    ]),
+    ...leftOut.map(leftOutLine),
+  ];
 }
 
 /** What a run came to, failures first. */
@@ -84,11 +110,7 @@ export function summaryLines(report: SyncReport, stateDir: string): string[] {
     lines.push(
       `failed: data set ${printable(set.id)} to ${set.target}: ${printable(set.message ?? '')} [${set.code ?? ''}]`,
     );
-  for (const { kind, name, message, hint, code } of report.unreachable) {
-    lines.push(`${kind} ${name} could not be asked: ${printable(message)} [${code}]`);
-    if (hint !== undefined) lines.push(`  hint: ${printable(hint)}`);
-  }
-  lines.push(...report.leftOut.map(leftOutLine));
+  lines.push(...blindSpots(report));
   for (const note of report.notes) lines.push(`note: ${printable(note)}`);
   const { done, adopted, skipped, failed, deferred, changed } = numbers.results;
   const counts = [

@@ -14,17 +14,22 @@ const MOST_RUNS = 400;
 /** Names of runs sort by time. */
 const RUN_NAME = /^\d{8}T\d{6}Z-[0-9a-f]{6}$/;
 
+/** Writes what is of this run alone. Throws HOST_IO, DISK_SPACE. */
+export async function writeReport(stateDir: string, report: SyncReport): Promise<void> {
+  const dir = path.join(stateDir, 'runs', report.run);
+  await makeDir(dir);
+  await writeJson(path.join(dir, 'report.json'), report);
+  await writeFileAtomic(path.join(dir, 'report.html'), runPage(report));
+}
+
 /** Writes everything. `earlier` are runs before this one, newest first. Throws HOST_IO, DISK_SPACE. */
 export async function writeRun(
   stateDir: string,
   report: SyncReport,
   earlier: readonly SyncReport[] = [],
 ): Promise<void> {
+  await writeReport(stateDir, report);
   const runs = path.join(stateDir, 'runs');
-  const dir = path.join(runs, report.run);
-  await makeDir(dir);
-  await writeJson(path.join(dir, 'report.json'), report);
-  await writeFileAtomic(path.join(dir, 'report.html'), runPage(report));
   const all = [report, ...earlier.filter((other) => other.run !== report.run)].slice(0, INDEX_RUNS);
   await writeFileAtomic(path.join(stateDir, 'index.html'), indexPage(all));
   await writeFileAtomic(path.join(stateDir, 'metrics.prom'), metricsOf(all));

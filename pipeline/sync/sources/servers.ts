@@ -110,6 +110,7 @@ class Servers implements ServersSource {
   readonly #digests: DigestCache;
   /** Servers this run has been to, with success or not. */
   readonly #seen = new Set<string>();
+  readonly #failed = new Set<string>();
 
   constructor(name: string, config: ServersConfig, { base, digests }: LocalSourceOptions) {
     this.name = name;
@@ -141,6 +142,8 @@ class Servers implements ServersSource {
     } catch (error) {
       const told = asPortError(error);
       if (told.code === 'BUG') throw error;
+      // Why it could not be made says more.
+      if (this.#failed.has(server.name)) return [];
       if (told.code !== 'JOB_UNKNOWN') ctx.leaveOut(server.name, told);
       else if (!this.#seen.has(server.name)) ctx.warn(`${server.name} has no image yet: a run makes it`);
       return [];
@@ -161,6 +164,7 @@ class Servers implements ServersSource {
         const { code, message } = asPortError(error);
         ctx.log.warn('server not captured', { server: name, code, message });
         failures.push({ what: name, code, message });
+        this.#failed.add(name);
       }
       this.#seen.add(name);
     }

@@ -341,6 +341,7 @@ const report = {
   coming: [],
   unreachable: [],
   leftOut: [],
+  partial: false,
   notes: [],
   calls: {},
   freedBytes: 0,

@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import { utimesSync } from 'node:fs';
 import * as fs from 'node:fs/promises';
 import * as os from 'node:os';
 import * as path from 'node:path';
@@ -140,5 +141,80 @@ test.skipIf(missing)('content that is not what the source says is refused', asyn
   const liar = { ...IMAGE, rawSha256: '0'.repeat(64) };
   await expect(disks.use(copying(), liar, syncContext(), async () => {})).rejects.toMatchObject({
     code: 'SOURCE_CHANGED',
+  });
+});
+
+test.skipIf(missing)('who is stopped takes nothing away from others that use the image', async () => {
+  const { disks, folder } = await disksIn('stopped');
+  const source = copying();
+  const { fetch } = source;
+  let fetching: () => void = () => {};
+  const began = new Promise<void>((resolve) => {
+    fetching = resolve;
+  });
+  source.fetch = async (image, to, ctx) => {
+    fetching();
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    ctx.signal.throwIfAborted();
+    return fetch(image, to, ctx);
+  };
+  const first = syncContext();
+  const stopped = disks.use(source, IMAGE, first, async () => {}).catch((error: unknown) => error);
+  await began;
+  const second = disks.use(source, IMAGE, syncContext(), async ({ rawPath }) => fs.readFile(rawPath));
+  first.abort();
+  expect(await stopped).toMatchObject({ code: 'INTERRUPTED' });
+  expect((await second).length).toBe(4 * MIB);
+  // nor from those that read already
+  const third = syncContext();
+  let reading: () => void = () => {};
+  const reads = new Promise<void>((resolve) => {
+    reading = resolve;
+  });
+  const ends = disks.use(source, IMAGE, third, async () => reads);
+  const fourth = disks.use(source, IMAGE, syncContext(), async ({ rawPath }) => {
+    third.abort();
+    await new Promise((resolve) => setTimeout(resolve, 200));
+    return fs.readFile(rawPath);
+  });
+  expect((await fourth).length).toBe(4 * MIB);
+  reading();
+  await ends;
+  expect((await fs.readdir(folder)).length).toBeLessThanOrEqual(1);
+});
+
+test.skipIf(missing)(
+  'a file that changes while it is read is not remembered under its old digest',
+  async () => {
+    const { disks, known } = await disksIn('changes');
+    const own = path.join(dir, 'own.raw');
+    await fs.copyFile(raw, own);
+    const source = { ...copying(), fetch: async () => ({ path: own, format: 'raw', receivedBytes: 0 }) };
+    const ctx = syncContext();
+    const changing = {
+      ...ctx,
+      progress: () => {
+        const now = new Date(Date.now() + 5000);
+        utimesSync(own, now, now);
+      },
+    };
+    await expect(disks.use(source, IMAGE, changing, async () => {})).rejects.toMatchObject({
+      code: 'SOURCE_CHANGED',
+    });
+    expect(known).toEqual([]);
+  },
+);
+
+test.skipIf(missing)('old copies go while others are in use', async () => {
+  const { disks, folder } = await disksIn('old');
+  const long = new Date(Date.now() - 30 * 86_400_000);
+  await disks.use(copying(), IMAGE, syncContext(), async () => {
+    await fs.mkdir(path.join(folder, 'golden-left'));
+    for (const name of await fs.readdir(folder)) await fs.utimes(path.join(folder, name), long, long);
+    expect((await fs.readdir(folder)).length).toBe(2);
+    await disks.removeOld();
+    const [left = ''] = await fs.readdir(folder);
+    expect(left).not.toBe('golden-left');
+    expect(await fs.readdir(path.join(folder, left))).toContain('image');
   });
 });

@@ -118,6 +118,7 @@ function report(more: Partial<SyncReport> = {}): SyncReport {
     freedBytes: 0,
     exitStatus: 0,
     interrupted: false,
+    partial: false,
     ...more,
   };
 }

@@ -1,0 +1,99 @@
+import * as fs from 'node:fs/promises';
+import * as os from 'node:os';
+import * as path from 'node:path';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { runSync, waves } from '../../../pipeline/sync/engine.ts';
+import { parseSync } from '../../../pipeline/sync/load.ts';
+import type { SyncTask } from '../../../pipeline/sync/perform-types.ts';
+import { exitStatusOf } from '../../../pipeline/sync/report/exit-status.ts';
+import { syncContext } from '../../support/sync-context.ts';
+import { outcomeOf } from '../../support/sync-report.ts';
+
+let dir = '';
+beforeAll(async () => {
+  dir = await fs.mkdtemp(path.join(os.tmpdir(), 'port-image-engine-'));
+});
+afterAll(async () => {
+  await fs.rm(dir, { recursive: true, force: true });
+});
+
+test('a server that cannot be captured makes the run fail for whoever watches its status', async () => {
+  const text = JSON.stringify({
+    sync: 'nightly',
+    sources: {
+      shops: { servers: [{ name: 'web', source: 'gone.raw', job: 'jobs/web', options: { to: 'qemu' } }] },
+    },
+    targets: { b: { platform: 'openstack', options: { cloud: 'of-nobody' } } },
+    state: 'state',
+  });
+  const file = parseSync(text, path.join(dir, 'sync.yaml'));
+  const report = await runSync(file, syncContext());
+  expect(report.leftOut).toMatchObject([{ source: 'shops', what: 'web' }]);
+  expect(report.exitStatus).not.toBe(0);
+});
+
+/** A sync of a folder into a cloud nobody can log in to. */
+async function folderSync(name: string) {
+  const images = path.join(dir, name);
+  await fs.mkdir(images, { recursive: true });
+  const file = parseSync(
+    JSON.stringify({
+      sync: 'nightly',
+      sources: { golden: { folder: { path: name } } },
+      targets: { b: { platform: 'openstack', options: { cloud: 'of-nobody' } } },
+      state: `state-${name}`,
+    }),
+    path.join(dir, 'sync.yaml'),
+  );
+  return { images, file };
+}
+
+test('a source with nothing in it is a failure: its file system may not be mounted', async () => {
+  const { file } = await folderSync('empty');
+  const report = await runSync(file, syncContext());
+  expect(report.unreachable).toMatchObject([
+    { kind: 'target', name: 'b' },
+    { kind: 'source', name: 'golden', code: 'SOURCE_EMPTY' },
+  ]);
+});
+
+test('an image that cannot be used is told in report, page and metrics, and is a failure', async () => {
+  const { file, images } = await folderSync('cut');
+  await fs.writeFile(path.join(images, 'web.qcow2'), 'QFI\xfb');
+  const report = await runSync(file, syncContext());
+  expect(report.leftOut).toMatchObject([{ source: 'golden', what: 'web.qcow2' }]);
+  expect(report.unreachable.map(({ kind }) => kind)).toEqual(['target']);
+  expect(report.exitStatus).toBe(exitStatusOf({ ...report, unreachable: [] }));
+  const state = path.join(dir, 'state-cut');
+  const page = await fs.readFile(path.join(state, 'runs', report.run, 'report.html'), 'utf8');
+  expect(page).toMatch(/web\.qcow2<\/b> of golden is left out/);
+  const metrics = await fs.readFile(path.join(state, 'metrics.prom'), 'utf8');
+  expect(metrics).toContain('port_image_sync_left_out{sync="nightly"} 1\n');
+});
+
+test('older versions of a series are done before newer ones, series beside each other', () => {
+  const task = (target: string, series: string, version: string): SyncTask => ({
+    action: { ...outcomeOf(target, series, 'done').action, version },
+    wantedDigest: '',
+    carryData: false,
+  });
+  const tasks = [
+    task('b', 'web', '1.10'),
+    task('b', 'db', '7'),
+    task('b', 'web', '1.9'),
+    task('c', 'web', '1.9'),
+    task('b', 'web', '1.11'),
+  ];
+  expect(
+    waves(tasks).map((wave) => wave.map(({ action }) => [action.target, action.series, action.version])),
+  ).toEqual([
+    [
+      ['b', 'db', '7'],
+      ['b', 'web', '1.9'],
+      ['c', 'web', '1.9'],
+    ],
+    [['b', 'web', '1.10']],
+    [['b', 'web', '1.11']],
+  ]);
+  expect(waves([])).toEqual([]);
+});
