@@ -6,7 +6,7 @@ import { printable } from '../../../core/text.ts';
 import type { SyncFile } from '../perform-types.ts';
 import { PARTS, type SyncData, type SyncOutput } from './jobs.ts';
 import type { Queue } from './queue.ts';
-import { endedOf, heldJobs } from './table.ts';
+import { endedOf, heldJobs, jobsOf } from './table.ts';
 
 /** A sync in the queue. */
 export interface Submitted {
@@ -61,9 +61,14 @@ function submitted(queue: Queue, id: string, isNew: boolean): Submitted {
 
 async function waitFor(queue: Queue, id: string, signal: AbortSignal): Promise<SyncOutput> {
   for (;;) {
-    const [ended] = await endedOf(queue.boss, PARTS.sync, [id]).catch((error: unknown) => {
+    const [known, [ended]] = await Promise.all([
+      jobsOf(queue.boss, PARTS.sync, [id]),
+      endedOf(queue.boss, PARTS.sync, [id]),
+    ]).catch((error: unknown) => {
       throw queue.error(error, 'asking for the result');
     });
+    if (known.length === 0 && ended === undefined)
+      throw new PortError('QUEUE', 'the sync was deleted from the queue');
     if (ended?.state === 'cancelled') throw new PortError('QUEUE', 'the sync was cancelled in the queue');
     if (ended !== undefined) {
       const output = ended.output as SyncOutput | null;

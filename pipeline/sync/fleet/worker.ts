@@ -202,6 +202,8 @@ class Worker {
     } catch (error) {
       if (ctx.signal.aborted) return this.#handBack(job, title);
       const { code, message, hint, temporary } = asPortError(error);
+      // Of a claim that was lost: the run of it has not stopped yet, here or in another program.
+      if (code === 'JOB_LOCKED') return this.#handBack(job, `${title}: ${message}`, queue.times.retrySeconds);
       const output: SyncOutput = { host: name, error: { code, message, hint } };
       onJob?.(`${title}: failed, ${printable(message)}`);
       await untilQueueAnswers(queue, this.#stop.signal);

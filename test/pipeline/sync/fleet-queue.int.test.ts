@@ -4,6 +4,7 @@ import * as os from 'node:os';
 import * as path from 'node:path';
 import { setTimeout } from 'node:timers/promises';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { PortError } from '../../../core/errors.ts';
 import { silentLog } from '../../../core/log.ts';
 import { DEAD, PARTS } from '../../../pipeline/sync/fleet/jobs.ts';
 import type { Queue } from '../../../pipeline/sync/fleet/queue.ts';
@@ -304,6 +305,20 @@ describe.skipIf(bin === undefined)('the queue (postgresql-15)', () => {
     if (!second.isNew) expect(second.id).toBe(first.id);
     const ended = await first.wait(new AbortController().signal);
     expect(ended.report?.outcomes[0]).toMatchObject({ result: 'done' });
+    await end();
+  });
+
+  test('a sync whose state folder is still in use is tried again when it is free, and is no dead letter', async () => {
+    let tried = 0;
+    const end = await worker({
+      performSync: async () => {
+        if (++tried < 3) throw new PortError('JOB_LOCKED', 'process 7 works in /x');
+        return { ...report, outcomes: [] };
+      },
+    });
+    const job = await submitSync(queue, fileWith({ a: 1 }), {});
+    expect((await job.wait(AbortSignal.timeout(30_000))).report?.run).toBe(report.run);
+    expect(tried).toBe(3);
     await end();
   });
 

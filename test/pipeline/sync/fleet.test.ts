@@ -14,6 +14,7 @@ import {
   withoutResult,
 } from '../../../pipeline/sync/fleet/jobs.ts';
 import { Queue } from '../../../pipeline/sync/fleet/queue.ts';
+import { submitSync } from '../../../pipeline/sync/fleet/submit.ts';
 import { carrierOf, fileWith, taskFor } from '../../support/fleet-tasks.ts';
 
 const PASSWORD = 'correct-horse';
@@ -171,4 +172,18 @@ test('every task is told once, also when the server goes away between two of man
   expect(new Set(carrier.told.map(({ task }) => task)).size).toBe(1200);
   expect(carrier.told).toHaveLength(1200);
   expect(new Set(results.map(({ outcome }) => outcome.result))).toEqual(new Set(['failed']));
+});
+
+test('who waits for a sync that somebody deleted from the queue is told, and does not wait for ever', async () => {
+  const boss = { send: async () => 'id', getDb: () => ({ executeSql: async () => ({ rows: [] }) }) };
+  const queue = {
+    boss,
+    times: { pollSeconds: 0.01 },
+    error: (error: unknown) => queueError(error, { shown: 'postgres://fleet@db/images' }),
+  } as unknown as Queue;
+  const job = await submitSync(queue, fileWith({ b: 1 }), {});
+  await expect(job.wait(AbortSignal.timeout(3000))).rejects.toMatchObject({
+    code: 'QUEUE',
+    message: expect.stringContaining('deleted'),
+  });
 });
