@@ -2,7 +2,13 @@
 import { asPortError, PortError } from '../../../core/errors.ts';
 import type { TargetConfig } from '../../../core/sync/config.ts';
 import { isoDate } from '../../../core/sync/dates.ts';
-import type { CreatedImage, CreateInput, SyncTarget, TargetImage } from '../../../core/sync/types.ts';
+import type {
+  CreatedImage,
+  CreateInput,
+  SyncContext,
+  SyncTarget,
+  TargetImage,
+} from '../../../core/sync/types.ts';
 import { printable } from '../../../core/text.ts';
 import type { GlanceImage } from '../../../tools/openstack/glance-types.ts';
 import { HttpError } from '../../../tools/openstack/http.ts';
@@ -223,9 +229,9 @@ class OpenstackTarget implements SyncTarget {
     }
   }
 
-  async sweep(images: readonly TargetImage[], { signal }: { signal: AbortSignal }): Promise<number> {
+  async sweep(images: readonly TargetImage[], { signal, log }: SyncContext): Promise<number> {
     const { sync, owner, staleAfterMs } = this.#facts;
-    return sweep({ cloud: this.#cloud, sync, images, owner, staleAfterMs, signal });
+    return sweep({ cloud: this.#cloud, sync, images, owner, staleAfterMs, signal, log });
   }
 
   async close(): Promise<void> {

@@ -82,6 +82,24 @@ describe('an image of another project under the id of ours', () => {
   });
 });
 
+test('an image of ours that an operator has deactivated is there: neither removed nor made again', async () => {
+  const glance = new Images();
+  const image = foreign({ owner: PROJECT, status: 'deactivated', [MARK.state]: 'complete' });
+  glance.images.set(image.id, image);
+  for (const owner of ['run@host/1', 'other@elsewhere/2']) {
+    const create = { ...inputOf(), owner };
+    const claimed = await claim(glance as unknown as GlanceApi, {
+      sync: 'nightly',
+      create,
+      format: 'qcow2',
+      minDiskGib: 1,
+      projectId: PROJECT,
+    });
+    expect(claimed).toMatchObject({ kind: 'there', image: { id: image.id } });
+  }
+  expect(glance.removed).toEqual([]);
+});
+
 test('signs of life are of the image that is made now, not of the one it was begun with', async () => {
   const glance = new Images();
   let id = 'first';
