@@ -28,7 +28,8 @@ export async function sweep(input: SweepInput): Promise<number> {
   const { cloud, sync, images, owner, staleAfterMs, signal, log } = input;
   const isDead = (image: TargetImage) =>
     image.state !== 'complete' &&
-    ((isSamePlace(image.owner, owner) && image.owner !== owner) || !isAlive(image.aliveAt, staleAfterMs));
+    ((isSamePlace(image.owner, owner) && image.owner !== owner) ||
+      !isAlive(image.aliveAt, staleAfterMs, cloud.now().getTime()));
   const left = new Set(images);
   for (const image of images.filter(isDead)) {
     try {
@@ -55,16 +56,16 @@ export async function sweep(input: SweepInput): Promise<number> {
     }
     return true;
   };
-  return sweepStore(store, [...left], staleAfterMs, isQuiet);
+  return sweepStore(store, [...left], staleAfterMs, cloud.now().getTime(), isQuiet);
 }
 
 async function sweepStore(
   store: BlockStore,
   images: readonly TargetImage[],
   staleAfterMs: number,
+  now: number,
   isQuiet: () => Promise<boolean>,
 ): Promise<number> {
-  const now = Date.now();
   const age = (object: { modifiedMs?: number }) => now - (object.modifiedMs ?? now);
   const tables = new Set(images.map(tableName));
   const raws = new Set(images.filter((image) => image.state !== 'complete').map((image) => image.rawSha256));

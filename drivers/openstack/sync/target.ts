@@ -81,6 +81,10 @@ class OpenstackTarget implements SyncTarget {
     return this.#cloud.calls;
   }
 
+  now(): Date {
+    return this.#cloud.now();
+  }
+
   async list({ signal }: { signal: AbortSignal }): Promise<TargetImage[]> {
     const owner = this.#cloud.session.projectId;
     const { sync } = this.#facts;
@@ -95,7 +99,8 @@ class OpenstackTarget implements SyncTarget {
     const { glance } = this.#cloud;
     const { sync } = this.#facts;
     const { projectId } = this.#cloud.session;
-    const claimInput = { sync, create, format: 'qcow2', minDiskGib: minDiskOf(create), projectId };
+    const now = () => this.now();
+    const claimInput = { sync, create, format: 'qcow2', minDiskGib: minDiskOf(create), projectId, now };
     const claimed = await claim(glance, claimInput);
     if (claimed.kind === 'there') {
       // Whoever made it was cut off, or is about to do the same.
@@ -120,7 +125,7 @@ class OpenstackTarget implements SyncTarget {
       return await whileAlive(
         glance,
         () => current.id,
-        create,
+        { ...create, now },
         async () => {
           const content = {
             cloud: this.#cloud,
@@ -209,7 +214,7 @@ class OpenstackTarget implements SyncTarget {
       image.ref,
       [
         { op: 'replace', path: '/os_hidden', value: true },
-        { op: 'add', path: `/${MARK.hiddenAt}`, value: isoDate(new Date()) },
+        { op: 'add', path: `/${MARK.hiddenAt}`, value: isoDate(this.now()) },
       ],
       { signal },
     );

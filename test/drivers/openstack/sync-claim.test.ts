@@ -74,6 +74,7 @@ describe('an image of another project under the id of ours', () => {
       format: 'qcow2',
       minDiskGib: 1,
       projectId: PROJECT,
+      now: () => new Date(),
     });
     expect(claimed.kind).toBe('ours');
     expect(claimed.image.id).toBe(imageUuid('nightly', identity, 1));
@@ -94,9 +95,28 @@ test('an image of ours that an operator has deactivated is there: neither remove
       format: 'qcow2',
       minDiskGib: 1,
       projectId: PROJECT,
+      now: () => new Date(),
     });
     expect(claimed).toMatchObject({ kind: 'there', image: { id: image.id } });
   }
+  expect(glance.removed).toEqual([]);
+});
+
+test('a host whose clock runs ahead takes nobody for dead: the cloud’s clock counts', async () => {
+  const glance = new Images();
+  const cloudsClock = new Date('2020-01-01T12:00:00Z');
+  const alive = { [MARK.owner]: 'other@host/2', [MARK.alive]: '2020-01-01T11:59:00Z' };
+  const image = foreign({ owner: PROJECT, status: 'queued', [MARK.state]: 'in-progress', ...alive });
+  glance.images.set(image.id, image);
+  const claiming = claim(glance as unknown as GlanceApi, {
+    sync: 'nightly',
+    create: inputOf(),
+    format: 'qcow2',
+    minDiskGib: 1,
+    projectId: PROJECT,
+    now: () => cloudsClock,
+  });
+  await expect(claiming).rejects.toMatchObject({ code: 'SYNC_BUSY' });
   expect(glance.removed).toEqual([]);
 });
 
@@ -106,7 +126,7 @@ test('signs of life are of the image that is made now, not of the one it was beg
   await whileAlive(
     glance as unknown as GlanceApi,
     () => id,
-    { ...inputOf(), staleAfterMs: 60 },
+    { ...inputOf(), staleAfterMs: 60, now: () => new Date() },
     async () => {
       await new Promise((resolve) => setTimeout(resolve, 50));
       id = 'second';

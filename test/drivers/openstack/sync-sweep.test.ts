@@ -15,6 +15,7 @@ function cloudWith(
   const removed: string[] = [];
   const cloud = {
     session: { projectId: 'ours' },
+    now: () => new Date(),
     glance: {
       show: async (id: string) =>
         more.show?.(id) ?? { id, [MARK.state]: 'in-progress', [MARK.sync]: 'nightly' },
