@@ -8,8 +8,8 @@ export function isSamePlace(left: string, right: string): boolean {
 }
 
 /** Whether a run gave a sign of life a short while ago. */
-export function isAlive(aliveAt: string, staleAfterMs: number): boolean {
-  const since = Date.now() - Date.parse(aliveAt);
+export function isAlive(aliveAt: string, staleAfterMs: number, nowMs = Date.now()): boolean {
+  const since = nowMs - Date.parse(aliveAt);
   return Number.isFinite(since) && since < staleAfterMs;
 }
 

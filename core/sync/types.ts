@@ -198,6 +198,8 @@ export interface SyncTarget {
   readonly place: string;
   /** Requests sent to the cloud so far. */
   calls(): number;
+  /** What the clock of the place shows, where it tells; clocks of hosts may be wrong, and nobody may delete by one that is. */
+  now?(): Date;
   /** Every image of this sync, finished or not. One listing. */
   list(ctx: SyncContext): Promise<TargetImage[]>;
   /**

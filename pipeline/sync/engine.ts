@@ -318,7 +318,7 @@ class Run {
       tasks,
       results: this.#results,
       perform,
-      judge: (target, images) => this.#retirements(target, images, listings),
+      judge: (target, images, now) => this.#retirements(target, images, now, listings),
       take: (task, result) => this.#take(task, result),
     });
     await this.#sweep(listings, perform);
@@ -395,12 +395,17 @@ class Run {
   }
 
   /** What retention would have go of a target as it is now. */
-  #retirements(target: string, images: readonly TargetImage[], listings: Listings): ReadonlySet<string> {
+  #retirements(
+    target: string,
+    images: readonly TargetImage[],
+    now: Date,
+    listings: Listings,
+  ): ReadonlySet<string> {
     const { file, ledger } = this.#session;
     const { plan } = planSync({
       config: file.config,
       listings: { ...listings, targets: new Map([[target, images]]) },
-      now: new Date(),
+      now,
       rawOf: (digest) => ledger.rawOf(digest)?.rawSha256,
       isAfter: true,
     });

@@ -16,7 +16,7 @@ export interface RetireInput {
   results: readonly TaskResult[];
   perform: PerformOptions;
   /** What retention would have go of a target now, as `retirementKey`. */
-  judge: (target: string, images: readonly TargetImage[]) => ReadonlySet<string>;
+  judge: (target: string, images: readonly TargetImage[], now: Date) => ReadonlySet<string>;
   take: (task: SyncTask, result: TaskResult) => void;
 }
 
@@ -52,15 +52,18 @@ export async function retireOld(input: RetireInput): Promise<void> {
   }
   for (const [target, own] of due) {
     let now: readonly TargetImage[];
+    let clock = new Date();
     try {
-      now = await (await perform.places.target(target)).list(inPlace(perform, target));
+      const place = await perform.places.target(target);
+      now = await place.list(inPlace(perform, target));
+      clock = place.now?.() ?? clock;
     } catch (error) {
       if (perform.signal.aborted) throw new PortError('INTERRUPTED', 'interrupted', { cause: error });
       const { code, message, hint, temporary } = asPortError(error);
       for (const task of own) take(task, without(task, { result: 'failed', code, message, hint, temporary }));
       continue;
     }
-    const wanted = judge(target, now);
+    const wanted = judge(target, now, clock);
     const there = new Set(now.map(({ ref }) => ref));
     for (const task of own) {
       if (perform.signal.aborted) throw new PortError('INTERRUPTED', 'interrupted');

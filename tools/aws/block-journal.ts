@@ -58,23 +58,34 @@ export async function readBlockJournal(file: string): Promise<SnapshotRecord | u
     inherited: new Map(),
     completed: false,
   };
+  const { inheritedBlocks } = head;
   for (const line of lines) {
-    if (line === '{"completed":true}') record.completed = true;
+    const [end, count] = /^\{"completed":true(?:,"blocks":(\d+))?\}$/.exec(line) ?? [];
+    // Lines are not flushed: after a loss of power one in the middle may be gone.
+    if (end !== undefined) record.completed = count === undefined || Number(count) === record.blocks.size;
     const [, own, index = '', digest = ''] = /^(p?)(\d{1,9}) (\S+)$/.exec(line) ?? [];
     if (!DIGEST.test(digest)) continue;
     (own === 'p' ? record.inherited : record.blocks).set(Number(index), digest);
   }
+  // Read while it was begun, or cut off: blocks of the parent nobody knows of would show through.
+  if (typeof inheritedBlocks === 'number' && record.inherited.size !== inheritedBlocks) return undefined;
   return record;
 }
 
 /** Writes a whole record, in place of an older one. */
 export async function writeBlockRecord(file: string, record: SnapshotRecord): Promise<void> {
   const { blocks, inherited, completed, ...head } = record;
-  const lines = [JSON.stringify(head)];
+  const lines = [headLine(head, inherited)];
   for (const [index, digest] of inherited) lines.push(`p${index} ${digest}`);
   for (const [index, digest] of blocks) lines.push(`${index} ${digest}`);
-  if (completed) lines.push('{"completed":true}');
+  if (completed) lines.push(endLine(blocks.size));
   await writeFileAtomic(file, `${lines.join('\n')}\n`);
+}
+
+const endLine = (blocks: number): string => JSON.stringify({ completed: true, blocks });
+
+function headLine(head: SnapshotHead, inherited: ReadonlyMap<number, string>): string {
+  return JSON.stringify({ ...head, inheritedBlocks: inherited.size });
 }
 
 function parse(line: string): Record<string, unknown> | undefined {
@@ -103,7 +114,7 @@ export class BlockJournal {
   ): Promise<BlockJournal> {
     const journal = new BlockJournal(await fs.open(file, 'w', FILE_MODE));
     const lines = [...inherited].map(([index, digest]) => `p${index} ${digest}\n`);
-    await journal.#handle.write(`${JSON.stringify(head)}\n${lines.join('')}`);
+    await journal.#handle.appendFile(`${headLine(head, inherited)}\n${lines.join('')}`);
     // The only line that must not be lost: without it nobody knows whose snapshot it is.
     await journal.#handle.sync();
     return journal;
@@ -122,9 +133,9 @@ export class BlockJournal {
     return this.#append(`${index} ${digest}\n`);
   }
 
-  /** Records that the snapshot is complete. */
-  complete(): Promise<void> {
-    return this.#append('{"completed":true}\n');
+  /** Records that the snapshot is complete, with so many blocks of its own. */
+  complete(blocks: number): Promise<void> {
+    return this.#append(`${endLine(blocks)}\n`);
   }
 
   async close(): Promise<void> {

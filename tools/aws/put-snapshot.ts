@@ -158,7 +158,7 @@ class Upload {
     try {
       await this.#send(snapshot, acknowledged, journal);
       const checksum = await this.#complete(snapshot, acknowledged);
-      await journal.complete();
+      await journal.complete(acknowledged.size);
       return {
         snapshot,
         bytes: acknowledged.size * EBS_BLOCK_BYTES,

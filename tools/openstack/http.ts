@@ -66,6 +66,8 @@ const CONNECT_TIMEOUT_MS = 20_000;
 /** A connection on which nothing moves for so long is given up. */
 const STALL_TIMEOUT_MS = 60_000;
 const ANSWER_TIMEOUT_MS = 120_000;
+/** Dates of answers have whole seconds, and answers take time. */
+const SAME_CLOCK_MS = 10_000;
 const TEXT_LIMIT_BYTES = 8 * 1024 * 1024;
 /** What else is worth another attempt: request timeout, conflict of locks, throttling, server faults. */
 const TEMPORARY_STATUS = new Set([408, 425, 429, 500, 502, 503, 504, 507]);
@@ -111,6 +113,7 @@ export class HttpClient {
   readonly #agent: Agent;
   readonly #stallMs: number;
   #requests = 0;
+  #aheadMs = 0;
 
   private constructor(agent: Agent, stallMs: number) {
     this.#agent = agent;
@@ -144,6 +147,16 @@ export class HttpClient {
   /** Requests sent so far, repeated ones too. */
   get requests(): number {
     return this.#requests;
+  }
+
+  /** Milliseconds the service's clock is ahead of ours, by its last answer; a few seconds are none. */
+  get clockAheadMs(): number {
+    return this.#aheadMs;
+  }
+
+  #noteClock(date: string | undefined): void {
+    const aheadMs = date === undefined ? Number.NaN : Date.parse(date) - Date.now();
+    if (Number.isFinite(aheadMs)) this.#aheadMs = Math.abs(aheadMs) < SAME_CLOCK_MS ? 0 : aheadMs;
   }
 
   /** One attempt. Throws HttpError: CLOUD (temporary or not), CLOUD_LOGIN for 401, CLOUD_REFUSED for 403 and 413. */
@@ -195,6 +208,7 @@ export class HttpClient {
       clearInterval(timer);
     }
     const response = wrap(answer, `${options.what} at ${url.host}`);
+    this.#noteClock(response.headers.date);
     const isOk =
       options.okStatus === undefined
         ? response.status >= 200 && response.status < 300

@@ -35,6 +35,8 @@ export interface ClaimInput {
   minDiskGib: number;
   /** What is of another project is not ours, whatever marks it has: everybody may know our ids and share an image with all. */
   projectId: string;
+  /** The cloud's clock. */
+  now: () => Date;
 }
 
 /** Claims the image. Throws SYNC_BUSY when another run is at it, CLOUD_REFUSED (quota, role), CLOUD. */
@@ -57,10 +59,10 @@ export async function claim(glance: GlanceApi, input: ClaimInput): Promise<Claim
         await glance.remove(id, { signal });
         continue;
       }
-      const taken = await glance.patch(id, marksOf(owner, token), { signal });
+      const taken = await glance.patch(id, marksOf(owner, token, input.now()), { signal });
       return { kind: 'ours', image: taken };
     }
-    if (isAlive(there.aliveAt, create.staleAfterMs)) {
+    if (isAlive(there.aliveAt, create.staleAfterMs, input.now().getTime())) {
       throw new PortError('SYNC_BUSY', `${printable(there.owner)} makes this image there right now`, {
         temporary: true,
         hint: 'the next run finds it finished, or takes it over',
@@ -78,9 +80,8 @@ function mayGoOn(image: GlanceImage): boolean {
   return ['queued', 'active', 'importing'].includes(image.status);
 }
 
-function marksOf(owner: string, token: string) {
-  const now = isoDate(new Date());
-  const values: Record<string, string> = { [MARK.owner]: owner, [MARK.claim]: token, [MARK.alive]: now };
+function marksOf(owner: string, token: string, now: Date) {
+  const values = { [MARK.owner]: owner, [MARK.claim]: token, [MARK.alive]: isoDate(now) };
   return Object.entries(values).map(([key, value]) => ({ op: 'add' as const, path: `/${key}`, value }));
 }
 
@@ -89,7 +90,7 @@ async function begin(
   glance: GlanceApi,
   id: string,
   token: string,
-  { sync, create, format, minDiskGib }: ClaimInput,
+  { sync, create, format, minDiskGib, now }: ClaimInput,
 ): Promise<GlanceImage | undefined> {
   const { identity, image, signal, owner } = create;
   try {
@@ -110,7 +111,7 @@ async function begin(
         [MARK.state]: STATE.inProgress,
         [MARK.owner]: owner,
         [MARK.claim]: token,
-        [MARK.alive]: isoDate(new Date()),
+        [MARK.alive]: isoDate(now()),
       },
       { signal },
     );
@@ -124,11 +125,11 @@ async function begin(
 export async function whileAlive<T>(
   glance: GlanceApi,
   current: () => string,
-  create: Pick<CreateInput, 'staleAfterMs' | 'signal' | 'log'>,
+  create: Pick<CreateInput, 'staleAfterMs' | 'signal' | 'log'> & Pick<ClaimInput, 'now'>,
   work: () => Promise<T>,
 ): Promise<T> {
   const beat = () => {
-    const value = isoDate(new Date());
+    const value = isoDate(create.now());
     const id = current();
     glance
       .patch(id, [{ op: 'add', path: `/${MARK.alive}`, value }], { signal: create.signal })

@@ -28,6 +28,11 @@ export class SyncCloud {
     return this.session.http.requests;
   }
 
+  /** The cloud's own clock: of two hosts one may be wrong, and takes the other's runs for dead. */
+  now(): Date {
+    return new Date(Date.now() + this.session.http.clockAheadMs);
+  }
+
   /** All images that fit, hidden ones too where `hidden` says so: Glance lists either those or the others. */
   async images(
     filters: Readonly<Record<string, string>>,

@@ -48,7 +48,9 @@ export function targetImage(image: GlanceImage, sync: string): TargetImage | und
   const series = text(image[MARK.series]);
   const version = text(image[MARK.version]);
   if (image[MARK.sync] !== sync || !SYNC_WORD.test(series) || !SYNC_WORD.test(version)) return undefined;
-  const isComplete = image[MARK.state] === STATE.complete && image.status === 'active';
+  // One an operator has deactivated is whole, and theirs to decide about.
+  const isWhole = image.status === 'active' || image.status === 'deactivated';
+  const isComplete = image[MARK.state] === STATE.complete && isWhole;
   return {
     ref: image.id,
     name: image.name ?? '',

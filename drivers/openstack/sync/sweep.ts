@@ -1,6 +1,7 @@
 /** Takes away what no image of a sync needs: leftovers of dead runs, tables of removed images, packs nobody refers to. */
 
 import { DAY_MS } from '../../../core/durations.ts';
+import type { Log } from '../../../core/log.ts';
 import { isAlive, isSamePlace } from '../../../core/sync/owner.ts';
 import type { TargetImage } from '../../../core/sync/types.ts';
 import { STATE } from '../properties.ts';
@@ -19,21 +20,30 @@ export interface SweepInput {
   owner: string;
   staleAfterMs: number;
   signal: AbortSignal;
+  log: Log;
 }
 
 /** Returns the bytes freed in the object store. */
 export async function sweep(input: SweepInput): Promise<number> {
-  const { cloud, sync, images, owner, staleAfterMs, signal } = input;
+  const { cloud, sync, images, owner, staleAfterMs, signal, log } = input;
   const isDead = (image: TargetImage) =>
     image.state !== 'complete' &&
-    ((isSamePlace(image.owner, owner) && image.owner !== owner) || !isAlive(image.aliveAt, staleAfterMs));
+    ((isSamePlace(image.owner, owner) && image.owner !== owner) ||
+      !isAlive(image.aliveAt, staleAfterMs, cloud.now().getTime()));
   const left = new Set(images);
   for (const image of images.filter(isDead)) {
-    // Looked at once more: it may have been finished since.
-    const now = await cloud.glance.show(image.ref, { signal });
-    if (now !== undefined && now.port_image_state === STATE.complete) continue;
-    await cloud.glance.remove(image.ref, { signal });
-    left.delete(image);
+    try {
+      // Looked at once more: it may have been finished since, or somebody goes on with it.
+      const now = await cloud.glance.show(image.ref, { signal });
+      const known = now === undefined ? undefined : targetImage(now, sync);
+      if (now?.[MARK.state] === STATE.complete || (known !== undefined && !isDead(known))) continue;
+      await cloud.glance.remove(image.ref, { signal });
+      left.delete(image);
+    } catch (error) {
+      // One that is held by something keeps nothing else.
+      if (signal.aborted) throw error;
+      log.warn('a leftover stays', { image: image.ref, message: (error as Error).message });
+    }
   }
   const store = await BlockStore.open(cloud.swift, sync, { make: false, signal });
   if (store === undefined) return 0;
@@ -46,16 +56,16 @@ export async function sweep(input: SweepInput): Promise<number> {
     }
     return true;
   };
-  return sweepStore(store, [...left], staleAfterMs, isQuiet);
+  return sweepStore(store, [...left], staleAfterMs, cloud.now().getTime(), isQuiet);
 }
 
 async function sweepStore(
   store: BlockStore,
   images: readonly TargetImage[],
   staleAfterMs: number,
+  now: number,
   isQuiet: () => Promise<boolean>,
 ): Promise<number> {
-  const now = Date.now();
   const age = (object: { modifiedMs?: number }) => now - (object.modifiedMs ?? now);
   const tables = new Set(images.map(tableName));
   const raws = new Set(images.filter((image) => image.state !== 'complete').map((image) => image.rawSha256));

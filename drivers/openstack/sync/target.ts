@@ -2,7 +2,13 @@
 import { asPortError, PortError } from '../../../core/errors.ts';
 import type { TargetConfig } from '../../../core/sync/config.ts';
 import { isoDate } from '../../../core/sync/dates.ts';
-import type { CreatedImage, CreateInput, SyncTarget, TargetImage } from '../../../core/sync/types.ts';
+import type {
+  CreatedImage,
+  CreateInput,
+  SyncContext,
+  SyncTarget,
+  TargetImage,
+} from '../../../core/sync/types.ts';
 import { printable } from '../../../core/text.ts';
 import type { GlanceImage } from '../../../tools/openstack/glance-types.ts';
 import { HttpError } from '../../../tools/openstack/http.ts';
@@ -75,6 +81,10 @@ class OpenstackTarget implements SyncTarget {
     return this.#cloud.calls;
   }
 
+  now(): Date {
+    return this.#cloud.now();
+  }
+
   async list({ signal }: { signal: AbortSignal }): Promise<TargetImage[]> {
     const owner = this.#cloud.session.projectId;
     const { sync } = this.#facts;
@@ -89,7 +99,8 @@ class OpenstackTarget implements SyncTarget {
     const { glance } = this.#cloud;
     const { sync } = this.#facts;
     const { projectId } = this.#cloud.session;
-    const claimInput = { sync, create, format: 'qcow2', minDiskGib: minDiskOf(create), projectId };
+    const now = () => this.now();
+    const claimInput = { sync, create, format: 'qcow2', minDiskGib: minDiskOf(create), projectId, now };
     const claimed = await claim(glance, claimInput);
     if (claimed.kind === 'there') {
       // Whoever made it was cut off, or is about to do the same.
@@ -114,7 +125,7 @@ class OpenstackTarget implements SyncTarget {
       return await whileAlive(
         glance,
         () => current.id,
-        create,
+        { ...create, now },
         async () => {
           const content = {
             cloud: this.#cloud,
@@ -203,7 +214,7 @@ class OpenstackTarget implements SyncTarget {
       image.ref,
       [
         { op: 'replace', path: '/os_hidden', value: true },
-        { op: 'add', path: `/${MARK.hiddenAt}`, value: isoDate(new Date()) },
+        { op: 'add', path: `/${MARK.hiddenAt}`, value: isoDate(this.now()) },
       ],
       { signal },
     );
@@ -223,9 +234,9 @@ class OpenstackTarget implements SyncTarget {
     }
   }
 
-  async sweep(images: readonly TargetImage[], { signal }: { signal: AbortSignal }): Promise<number> {
+  async sweep(images: readonly TargetImage[], { signal, log }: SyncContext): Promise<number> {
     const { sync, owner, staleAfterMs } = this.#facts;
-    return sweep({ cloud: this.#cloud, sync, images, owner, staleAfterMs, signal });
+    return sweep({ cloud: this.#cloud, sync, images, owner, staleAfterMs, signal, log });
   }
 
   async close(): Promise<void> {

@@ -74,6 +74,7 @@ describe('an image of another project under the id of ours', () => {
       format: 'qcow2',
       minDiskGib: 1,
       projectId: PROJECT,
+      now: () => new Date(),
     });
     expect(claimed.kind).toBe('ours');
     expect(claimed.image.id).toBe(imageUuid('nightly', identity, 1));
@@ -82,13 +83,50 @@ describe('an image of another project under the id of ours', () => {
   });
 });
 
+test('an image of ours that an operator has deactivated is there: neither removed nor made again', async () => {
+  const glance = new Images();
+  const image = foreign({ owner: PROJECT, status: 'deactivated', [MARK.state]: 'complete' });
+  glance.images.set(image.id, image);
+  for (const owner of ['run@host/1', 'other@elsewhere/2']) {
+    const create = { ...inputOf(), owner };
+    const claimed = await claim(glance as unknown as GlanceApi, {
+      sync: 'nightly',
+      create,
+      format: 'qcow2',
+      minDiskGib: 1,
+      projectId: PROJECT,
+      now: () => new Date(),
+    });
+    expect(claimed).toMatchObject({ kind: 'there', image: { id: image.id } });
+  }
+  expect(glance.removed).toEqual([]);
+});
+
+test('a host whose clock runs ahead takes nobody for dead: the cloud’s clock counts', async () => {
+  const glance = new Images();
+  const cloudsClock = new Date('2020-01-01T12:00:00Z');
+  const alive = { [MARK.owner]: 'other@host/2', [MARK.alive]: '2020-01-01T11:59:00Z' };
+  const image = foreign({ owner: PROJECT, status: 'queued', [MARK.state]: 'in-progress', ...alive });
+  glance.images.set(image.id, image);
+  const claiming = claim(glance as unknown as GlanceApi, {
+    sync: 'nightly',
+    create: inputOf(),
+    format: 'qcow2',
+    minDiskGib: 1,
+    projectId: PROJECT,
+    now: () => cloudsClock,
+  });
+  await expect(claiming).rejects.toMatchObject({ code: 'SYNC_BUSY' });
+  expect(glance.removed).toEqual([]);
+});
+
 test('signs of life are of the image that is made now, not of the one it was begun with', async () => {
   const glance = new Images();
   let id = 'first';
   await whileAlive(
     glance as unknown as GlanceApi,
     () => id,
-    { ...inputOf(), staleAfterMs: 60 },
+    { ...inputOf(), staleAfterMs: 60, now: () => new Date() },
     async () => {
       await new Promise((resolve) => setTimeout(resolve, 50));
       id = 'second';

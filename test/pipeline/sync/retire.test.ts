@@ -69,8 +69,9 @@ async function retired(
   first: TargetImage[],
   later: TargetImage[] | PortError,
   made: TaskResult['outcome']['result'] = 'done',
+  ours = NOW,
 ) {
-  const plan = (there: TargetImage[], isAfter: boolean) =>
+  const plan = (there: TargetImage[], isAfter: boolean, now: Date) =>
     planSync({
       config,
       listings: {
@@ -78,13 +79,14 @@ async function retired(
         targets: new Map([['b', there]]),
         unreachable: [],
       },
-      now: NOW,
+      now,
       rawOf: () => undefined,
       isAfter,
     });
-  const { tasks } = plan(first, false);
+  const { tasks } = plan(first, false, ours);
   const done: string[] = [];
   const target = {
+    now: () => NOW,
     list: async () => {
       if (later instanceof PortError) throw later;
       return later;
@@ -103,7 +105,7 @@ async function retired(
       places: { target: async () => target },
       attempts: 1,
     } as unknown as PerformOptions,
-    judge: (_name, now) => new Set(plan([...now], true).plan.actions.map(retirementKey)),
+    judge: (_name, images, now) => new Set(plan([...images], true, now).plan.actions.map(retirementKey)),
     take: (task: SyncTask, { outcome }) =>
       outcomes.push(`${task.action.verb} ${task.action.version} ${outcome.result}`),
   });
@@ -142,6 +144,15 @@ describe('retirement after the rest of a plan', () => {
     expect(await retired([imageOf('2')], first, later)).toEqual({
       done: [],
       outcomes: ['delete 1 changed', 'delete 0 changed'],
+    });
+  });
+
+  test('a clock of this host that runs ahead deletes nothing early', async () => {
+    const first = [thereOf('2'), thereOf('1', { hidden: true, hiddenAt: '2026-08-20T20:00:00Z' })];
+    const ahead = new Date('2036-01-01T00:00:00Z');
+    expect(await retired([imageOf('2')], first, first, 'done', ahead)).toEqual({
+      done: [],
+      outcomes: ['delete 1 changed'],
     });
   });
 
