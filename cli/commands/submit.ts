@@ -2,10 +2,10 @@
 import { Command } from 'commander';
 import { PortError } from '../../core/errors.ts';
 import { isoDate } from '../../core/sync/dates.ts';
-import type { SyncReport } from '../../core/sync/types.ts';
 import { printable } from '../../core/text.ts';
 import { scheduleSync, submitSync, unscheduleSync } from '../../pipeline/sync/fleet/submit.ts';
 import { loadSync } from '../../pipeline/sync/load.ts';
+import { summaryLines } from '../../pipeline/sync/report/text.ts';
 import { out, outJson, say } from '../output.ts';
 import { QUEUE_HELP, wholeNumber, withQueue } from '../queue.ts';
 import type { Interruption } from '../signals.ts';
@@ -36,13 +36,6 @@ Examples:
 
 The text of the file travels with the job; paths, clouds and references to secrets in it are those of the workers.
 Exit status with --wait: that of the sync.`;
-
-function told(report: SyncReport): string {
-  const counts = new Map<string, number>();
-  for (const { result } of report.outcomes) counts.set(result, (counts.get(result) ?? 0) + 1);
-  const parts = [...counts].map(([result, count]) => `${count} ${result}`);
-  return `${report.sync}: ${parts.length === 0 ? 'nothing to do' : parts.join(', ')} in ${report.seconds} s, planned on ${report.host}`;
-}
 
 /** Defines the command. */
 export function submitCommand(interruption: Interruption): Command {
@@ -97,7 +90,8 @@ export function submitCommand(interruption: Interruption): Command {
           throw new PortError('QUEUE', `${sync} failed on ${host}: ${error?.message ?? ''}`, hint);
         }
         if (flags.json === true) outJson(report);
-        else out(printable(told(report)));
+        else
+          for (const line of summaryLines(report, `the state folder on ${printable(report.host)}`)) out(line);
         process.exitCode = report.exitStatus;
       });
     });

@@ -88,11 +88,10 @@ export function errorText(body: string): string {
     const message = value.error?.message ?? value.message;
     if (typeof message === 'string') text = message;
   } catch {
-    text = body
-      .replace(/<(title|h1)>.*?<\/\1>/gis, ' ')
-      .replace(/<[^>]*>/g, ' ')
-      .replace(/&#?\w+;/g, ' ');
+    text = body.replace(/<(title|h1)>.*?<\/\1>/gis, ' ');
   }
+  // webob puts tags into what it says as JSON as well.
+  text = text.replace(/<\/?[a-z][^>]*>/gi, ' ').replace(/&#?\w+;/g, ' ');
   return printable(withoutSignatures(text.replace(/\s+/g, ' ').trim())).slice(0, 300);
 }
 

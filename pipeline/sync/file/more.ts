@@ -33,6 +33,7 @@ export function moreWrong(root: unknown): Wrong[] {
   return [
     ...treeAt(root, ['sources']).flatMap(([name, source]) => wrongSource(name, source)),
     ...treeAt(root, ['targets']).flatMap(([name, target]) => wrongTarget(name, target)),
+    ...samePlaces(root),
     ...listAt(root, ['rules']).flatMap(([at, rule]) => wrongRule(at, rule, root)),
     ...wrongTimes(root),
     ...wrongPath(['state'], valueAt(root, ['state'])),
@@ -89,6 +90,18 @@ function twice(found: [PropertyKey[], unknown][]): Wrong[] {
   });
 }
 
+/** Options of `convert` that a sync decides otherwise, and where. */
+const DECIDED: Readonly<Record<string, Readonly<Record<string, string>>>> = {
+  openstack: {
+    visibility: 'a rule says it',
+    members: 'a rule says it',
+    protected: 'a rule says it',
+    onExists: 'retention says what becomes of versions',
+    signKey: 'images of a sync are not signed',
+    signCertificate: 'images of a sync are not signed',
+  },
+};
+
 /** The platform's own schema, as the client of the target reads it. */
 function wrongTarget(name: string, target: unknown): Wrong[] {
   const at = ['targets', name];
@@ -97,10 +110,35 @@ function wrongTarget(name: string, target: unknown): Wrong[] {
   const options = valueAt(target, ['options']) ?? {};
   if (!['openstack', 'aws', 'azure'].includes(String(platform)) || !isTree(options)) return wrong;
   const { Options } = uploaderOf(String(platform));
+  for (const [key, instead] of Object.entries(DECIDED[String(platform)] ?? {}))
+    if (options[key] !== undefined)
+      wrong.push({ path: [...at, 'options', key], text: `not for a sync: ${instead}` });
   const parsed = Options.safeParse(options);
   if (parsed.success) return wrong;
   const found = wrongPlaces(parsed.error.issues, options, (inner) => knownKeys(inner, Options));
   return [...wrong, ...found.map((one) => ({ ...one, path: [...at, 'options', ...one.path] }))];
+}
+
+/** What tells one place of a platform from another: options of a target. */
+const PLACES: Readonly<Record<string, readonly string[]>> = {
+  openstack: ['cloud'],
+  aws: ['region', 'profile'],
+  azure: ['storageAccount', 'container'],
+};
+
+/** Marks of a sync do not tell its targets apart: two in one place would each take the other's images for its own. */
+function samePlaces(root: unknown): Wrong[] {
+  const seen = new Map<string, string>();
+  return treeAt(root, ['targets']).flatMap(([name, target]) => {
+    const platform = String(valueAt(target, ['platform']));
+    const keys = PLACES[platform];
+    if (keys === undefined || valueAt(target, ['options', keys[0] ?? '']) === undefined) return [];
+    const place = JSON.stringify([platform, ...keys.map((key) => valueAt(target, ['options', key]) ?? '')]);
+    const other = seen.get(place);
+    seen.set(place, other ?? name);
+    if (other === undefined) return [];
+    return [{ path: ['targets', name], text: `the same place as ${other}; take another sync for it` }];
+  });
 }
 
 function wrongStore(at: PropertyKey[], url: unknown): Wrong[] {

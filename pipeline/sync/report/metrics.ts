@@ -25,10 +25,11 @@ function lastSuccess(reports: readonly SyncReport[]): Map<string, number> {
       seen.add(action.target);
       if (result === 'failed' || result === 'deferred') bad.add(action.target);
     }
-    for (const { name } of report.unreachable) bad.add(name);
+    for (const { kind, name } of report.unreachable) if (kind === 'target') bad.add(name);
     // What could not be used is nowhere, whatever the targets say.
-    // A part of it says nothing of the rest.
+    // A part of it says nothing of the rest, and what a silent source has may be missing everywhere.
     if (report.interrupted || report.partial || report.leftOut.length > 0) continue;
+    if (report.unreachable.some(({ kind }) => kind === 'source')) continue;
     for (const target of seen) {
       if (!bad.has(target) && !found.has(target)) found.set(target, Date.parse(report.endedAt) / 1000);
     }

@@ -96,8 +96,8 @@ export function blindSpots({ unreachable, leftOut }: Pick<SyncReport, 'unreachab
   ];
 }
 
-/** What a run came to, failures first. */
-export function summaryLines(report: SyncReport, stateDir: string): string[] {
+/** What a run came to, failures first; without a state folder the report is on the host that planned it. */
+export function summaryLines(report: SyncReport, stateDir?: string): string[] {
   const numbers = numbersOf(report);
   const lines: string[] = [];
   for (const { action, message, hint, code } of numbers.failures) {
@@ -124,6 +124,11 @@ export function summaryLines(report: SyncReport, stateDir: string): string[] {
   lines.push(
     `${report.sync}: ${verdictOf(report).word}; ${counts.join(', ') || 'nothing to do'}; ${formatBytes(numbers.sentBytes)} sent, ${formatBytes(numbers.savedBytes)} saved, ${formatSeconds(report.seconds)}`,
   );
-  lines.push(`report: ${path.join(stateDir, 'runs', report.run, 'report.html')}`);
+  const page = path.join('runs', report.run, 'report.html');
+  lines.push(
+    stateDir === undefined
+      ? `report: ${page} in the state folder of ${printable(report.host)}`
+      : `report: ${path.join(stateDir, page)}`,
+  );
   return lines;
 }

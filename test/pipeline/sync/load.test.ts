@@ -191,7 +191,7 @@ test('a URL of a webhook in the file is a secret; a reference is none, nor is a 
   ]);
   expect(wrong(`${GOOD}notify:\n  - webhook: env:HOOK\n  - webhook: file:/etc/hook\n`)).toEqual([]);
   const signed = GOOD.replace('{ cloud: B }', '{ cloud: B, signKey: /etc/key.pem, signCertificate: 4a }');
-  expect(wrong(signed)).toEqual([]);
+  expect(wrong(signed).join()).not.toContain('secret');
   const kms = 'arn:aws:kms:eu-central-1:123456789012:key/4a';
   expect(
     wrong(
@@ -402,4 +402,14 @@ test('a visibility a platform does not have is told, unless the target has a rul
   ]);
   expect(wrong(text('  - targets: [z]\n  - visibility: community\n'))).toEqual([]);
   expect(wrong(text('  - visibility: community\n    targets: [b]\n'))).toEqual([]);
+});
+
+test('two targets in one place, and options a rule decides, are told', () => {
+  const more = `  c: { platform: openstack, options: { cloud: B, visibility: public } }
+  d: { platform: openstack, options: { cloud: other } }
+`;
+  expect(wrong(`${GOOD}${more}`).map((line) => line.replace(/^\d+:\d+: /, ''))).toEqual([
+    'targets.c: the same place as b; take another sync for it',
+    'targets.c.options.visibility: not for a sync: a rule says it',
+  ]);
 });

@@ -220,6 +220,9 @@ test('error texts lose markup, signatures and tokens', () => {
   expect(errorText('<html><title>413</title><h1>Too big</h1><p>The body is too large.</p></html>')).toBe(
     'The body is too large.',
   );
+  expect(errorText('{"message": "no such property.<br /><br />\\n\\n Property x\\n\\n a < b"}')).toBe(
+    'no such property. Property x a < b',
+  );
   const text = errorText(
     'GET /v1/c?temp_url_sig=0123abcd&x=1 with gAAAAABlongtokenlongtokenlongtoken failed',
   );
