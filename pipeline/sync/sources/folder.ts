@@ -8,11 +8,11 @@ import type { SourceFormat } from '../../../core/request.ts';
 import type { SourceConfig } from '../../../core/sync/config.ts';
 import { dateWord, isoDate } from '../../../core/sync/dates.ts';
 import type { FetchedSyncImage, SyncContext, SyncImage, SyncSource } from '../../../core/sync/types.ts';
+import { compareVersions } from '../../../core/sync/versions.ts';
 import { parsedJson, printable } from '../../../core/text.ts';
 import { inspectImageFile } from '../../../tools/image-format/index.ts';
 import { parseContract } from '../../contract/image.ts';
 import { matches } from '../rules.ts';
-import { compareVersions } from '../versions.ts';
 import {
   type About,
   asSyncWord,
