@@ -95,7 +95,7 @@ function wrongTarget(name: string, target: unknown): Wrong[] {
   const wrong = wrongStore([...at, 'store'], valueAt(target, ['store']));
   const platform = valueAt(target, ['platform']);
   const options = valueAt(target, ['options']) ?? {};
-  if (!['openstack', 'aws', 'azure'].includes(String(platform)) || !isTree(options)) return wrong;
+  if (!['openstack', 'aws', 'azure', 'gcp'].includes(String(platform)) || !isTree(options)) return wrong;
   const { Options } = uploaderOf(String(platform));
   const parsed = Options.safeParse(options);
   if (parsed.success) return wrong;
@@ -167,6 +167,7 @@ function wrongRule(index: number, rule: unknown, root: unknown): Wrong[] {
 const VISIBILITIES: Readonly<Record<string, readonly string[]>> = {
   aws: ['private', 'shared', 'public'],
   azure: ['private'],
+  gcp: ['private'],
 };
 
 /** What a target's platform cannot show so; not where a rule before this one takes everything for that target. */
