@@ -85,6 +85,8 @@ export async function startComputeServer(dir: string): Promise<ComputeServer> {
   const images = new Map<string, ServerImage>();
   const operations = new Map<string, { polls: number; end: () => object }>();
   const requests = new Map<string, string>();
+  /** Operations that make images, by their names. */
+  const makers = new Map<string, string>();
   const left = new Map<string, number>();
   const state = { tokens: 0, clock: 0 };
   const calls: string[] = [];
@@ -126,6 +128,7 @@ export async function startComputeServer(dir: string): Promise<ComputeServer> {
       manner.onChange();
       return error === undefined ? {} : { error: { errors: [error] }, httpErrorStatusCode: 403 };
     });
+    makers.set(image.name, (operation as { name: string }).name);
     if (id !== undefined) requests.set(id, (operation as { name: string }).name);
     return operation;
   };
@@ -156,8 +159,12 @@ export async function startComputeServer(dir: string): Promise<ComputeServer> {
     const ok = (body: object | undefined) =>
       body === undefined ? fail(404, 'notFound') : { status: 200, body };
     switch (checked.id) {
-      case 'compute.images.get':
-        return ok(images.get(name));
+      case 'compute.images.get': {
+        const image = images.get(name);
+        // Google goes on with it, whoever asks.
+        if (image?.status === 'PENDING') poll(String(makers.get(name)));
+        return ok(image);
+      }
       case 'compute.images.list': {
         const [, label = '', value] =
           /^labels\.([\w-]+)=("?)(.*)\2$/.exec(params.filter ?? '')?.toSpliced(2, 1) ?? [];
