@@ -13,7 +13,7 @@ export const SYNC_LABEL = 'port-image-sync';
 /** Label: which image it is, one word. */
 export const ID_LABEL = 'port-image-sync-id';
 /** Label: its version, as far as a label can say it. */
-export const VERSION_LABEL = 'port-image-version';
+const VERSION_LABEL = 'port-image-version';
 /** Labels that carry a property of the image begin so; nothing else of these names is ours. */
 export const PROPERTY_LABEL = 'property-';
 
