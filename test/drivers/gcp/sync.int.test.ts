@@ -7,8 +7,9 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } fr
 import { PortError } from '../../../core/errors.ts';
 import { MIB } from '../../../core/sizes.ts';
 import { TargetConfig } from '../../../core/sync/config.ts';
-import type { LocalDisk, SyncTarget } from '../../../core/sync/types.ts';
+import type { LocalDisk, SyncReport, SyncTarget } from '../../../core/sync/types.ts';
 import { openGcpTarget, openGcpTargetWith } from '../../../drivers/gcp/sync/target.ts';
+import { runCli } from '../../support/cli.ts';
 import { type FaultProxy, startFaultProxy } from '../../support/fault-proxy.ts';
 import { serviceProgram } from '../../support/services.ts';
 import {
@@ -464,6 +465,65 @@ describe.skipIf(program === undefined)('Google Cloud as a target of a sync (fake
     proxy.on({ method: 'POST', path: /\.tar\.gz/, times: 1 }, { flipRequestByte: 100_000 });
     const whole = await target.create(createInput(dir, second, '2'));
     expect(whole.sentBytes).toBeGreaterThan(4 * MIB);
+  });
+
+  test('nights of the program: made, unchanged, changed and the old one hidden, removed', async () => {
+    // it waits five seconds before each question
+    compute.manner.polls = -1;
+    const home = path.join(dir, 'home');
+    mkdirSync(path.join(home, 'images'), { recursive: true });
+    const file = path.join(home, 'sync.yaml');
+    const config = {
+      sync,
+      sources: { lab: { folder: { path: 'images' } } },
+      targets: { far: { platform: 'gcp', options: options() } },
+      retention: { keep: 1, hideFor: '1s' },
+      state: 'state',
+    };
+    writeFileSync(file, JSON.stringify(config));
+    const image = async (version: string, change: DiskChange) => {
+      const name = path.join(home, 'images', `shop-${version}.qcow2`);
+      // a disk is known by its partition table: one Linux partition from 1 MiB on
+      const mbr = Buffer.alloc(MIB);
+      mbr.writeUInt8(0x83, 450);
+      mbr.writeUInt32LE(2048, 454);
+      mbr.writeUInt32LE(DISK / 512 - 2048, 458);
+      mbr.writeUInt16BE(0x55aa, 510);
+      const { rawPath } = await disk(`night-${version}`, { ...change, 0: mbr });
+      execFileSync('qemu-img', ['convert', '-f', 'raw', '-O', 'qcow2', rawPath, name]);
+      writeFileSync(`${name}.json`, JSON.stringify({ series: 'shop', version, minRamMib: 512 }));
+    };
+    const night = async () => {
+      const sent = proxy.sentBytes();
+      const result = await runCli(['sync', file, '--json'], { cwd: home });
+      expect(result.stderr).not.toContain('left out');
+      const report = result.json() as SyncReport;
+      expect(report.notes).toEqual([]);
+      expect([result.exitCode, report.exitStatus]).toEqual([0, 0]);
+      const done = report.outcomes.map((o) => [o.action.verb, o.action.version, o.result, o.content]);
+      return { done, calls: report.calls.far, sent: proxy.sentBytes() - sent };
+    };
+    await image('1', DATA);
+    const first = await night();
+    expect(first.done).toEqual([['create', '1', 'done', 'ok']]);
+    expect(first.sent).toBeGreaterThan(4 * MIB);
+    expect(await night()).toEqual({ done: [['skip', '1', 'skipped', undefined]], calls: 2, sent: 0 });
+    const [one = ''] = [...compute.images.keys()];
+    await image('2', some(3));
+    rmSync(path.join(home, 'images', 'shop-1.qcow2'));
+    expect((await night()).done).toEqual([
+      ['create', '2', 'done', 'ok'],
+      ['hide', '1', 'done', undefined],
+    ]);
+    expect(compute.images.get(one)).toMatchObject({ deprecated: { state: 'DEPRECATED' } });
+    expect(compute.latest('shop')).toMatch(/^shop-2-/);
+    await sleep(1100);
+    expect((await night()).done).toEqual([
+      ['skip', '2', 'skipped', undefined],
+      ['delete', '1', 'done', undefined],
+    ]);
+    expect([...compute.images.keys()]).toEqual([compute.latest('shop')]);
+    expect(await objects()).toEqual([]);
   });
 
   test('two series of one family, wrong targets, rules and disks are refused', async () => {
