@@ -13,6 +13,8 @@ import { GcpError, gcpError } from './errors.ts';
 
 const COMPUTE = 'https://compute.googleapis.com/compute/v1';
 const ANSWER_MS = 60_000;
+/** A change of a label or a family is done within a second or two. */
+const FIRST_POLL_MS = 500;
 
 const Image = z.object({
   name: z.string(),
@@ -240,11 +242,13 @@ export class ComputeApi {
     const { pollMs, stuckMs } = this.#timing;
     let operation = first;
     let movedAt = performance.now();
+    let pauseMs = Math.min(pollMs, FIRST_POLL_MS);
     while (operation.status !== 'DONE') {
       if (performance.now() - movedAt > stuckMs) {
         throw stuck(`${what}: operation ${printable(operation.name)}`, operation.status, stuckMs);
       }
-      await pause(pollMs, signal);
+      await pause(pauseMs, signal);
+      pauseMs = Math.min(pollMs, pauseMs * 2);
       const path = `/global/operations/${operation.name}`;
       const next = await this.ask(Operation, what, { method: 'GET', path }, signal);
       if (next.status !== operation.status || next.progress !== operation.progress)

@@ -300,6 +300,24 @@ describe.skipIf(program === undefined)('Google Cloud as a target of a sync (fake
     expect(compute.calls.filter((call) => call.endsWith('insert')).length).toBeLessThan(3);
   });
 
+  test.each([false, true])(
+    'killed at the deprecation of an older version (done: %s): the newest stays',
+    async (isDone) => {
+      const newest = await (await open()).create(createInput(dir, await disk('2', some(3)), '2'));
+      const seen: (string | undefined)[] = [];
+      compute.manner.onChange = () => seen.push(compute.latest('shop'));
+      const first = await disk('1', DATA);
+      compute.manner.hold = { id: 'compute.images.deprecate', isDone };
+      await killed(first, () => compute.manner.hold?.held === true);
+      const target = await open();
+      expect(await look(target, '1')).toMatchObject({ state: 'in-progress' });
+      const made = await target.create(createInput(dir, first, '1', { owner: 'run-2@here' }));
+      expect(made).toMatchObject({ adopted: false, sentBytes: 0 });
+      expect(await look(target, '1')).toMatchObject({ state: 'complete', hidden: false });
+      expect(new Set(seen)).toEqual(new Set([newest.ref]));
+    },
+  );
+
   test('killed when it was complete: adopted, and its archive is swept', async () => {
     const first = await disk('1', DATA);
     compute.manner.hold = { id: 'compute.images.patch', after: 1, isDone: true };
