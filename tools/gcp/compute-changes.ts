@@ -1,4 +1,4 @@
-/** Changes of images that are there, and who uses them: what a sync asks of Compute Engine beyond the making of images. */
+/** Changes of images that are there, and who uses them. */
 import { randomUUID } from 'node:crypto';
 import * as z from 'zod';
 import type { ComputeApi, GceImage } from './compute.ts';

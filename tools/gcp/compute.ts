@@ -221,13 +221,6 @@ export class ComputeApi {
     }
   }
 
-  /** Marks an older image: it still works, tools warn, and its family points to newer ones. */
-  async deprecate(name: string, replacement: string, signal: AbortSignal): Promise<void> {
-    const what = `deprecation of image ${name}`;
-    const data = { state: 'DEPRECATED', replacement };
-    await this.change(what, { method: 'POST', path: `/global/images/${name}/deprecate`, data }, signal);
-  }
-
   /** Asks for a change and waits until it is done. */
   async change(what: string, request: GceRequest, signal: AbortSignal): Promise<void> {
     await this.#wait(await this.ask(Operation, what, request, signal), what, signal, () => {});

@@ -21,6 +21,8 @@ import { markOf } from './marks.ts';
 
 /** Signs of life until others take a run for dead. */
 const SIGNS = 5;
+/** A run that is stopped does not wait longer for a cloud that does not answer. */
+const RELEASE_MS = 20_000;
 
 /** The error for what another run is at. */
 export function busy(what: string, owner: string, cause?: unknown): PortError {
@@ -133,7 +135,7 @@ class Lock {
 
   /** Leaves what somebody else put there meanwhile. */
   async release(): Promise<void> {
-    await this.#bucket.remove(this.#name, undefined, this.#generation);
+    await this.#bucket.remove(this.#name, AbortSignal.timeout(RELEASE_MS), this.#generation);
   }
 }
 
