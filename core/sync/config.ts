@@ -93,7 +93,7 @@ export type SourceConfig = z.infer<typeof SourceConfig>;
 
 /** Where images go. */
 export const TargetConfig = z.strictObject({
-  platform: z.enum(['openstack', 'aws', 'azure']),
+  platform: z.enum(['openstack', 'aws', 'azure', 'gcp']),
   options: z
     .record(z.string(), z.unknown())
     .default({})
@@ -105,7 +105,7 @@ export const TargetConfig = z.strictObject({
   store: z
     .string()
     .optional()
-    .describe('where data sets go: swift:data, s3:BUCKET/PREFIX, azure:ACCOUNT/PREFIX, …'),
+    .describe('where data sets go: swift:data, s3:BUCKET/PREFIX, azure:ACCOUNT/PREFIX, gs:BUCKET/PREFIX, …'),
   lanes: z.int().min(1).max(16).default(1).describe('images at a time'),
   verify: z
     .enum(['digest', 'boot'])

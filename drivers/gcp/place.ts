@@ -21,19 +21,29 @@ export interface Services {
   bucket: GcsBucket;
 }
 
+/** The services; asks nothing by itself. Close the bucket. `onRequest` is told of each attempt. */
+export async function openServices(
+  options: GcpOptions,
+  timing: Timing,
+  onRequest: () => void = () => {},
+): Promise<Services> {
+  const { project, endpoints } = options;
+  const compute = new ComputeApi(await googleAuth(project), project, timing, endpoints.compute, onRequest);
+  const bucket = await GcsBucket.open(options.bucket, { project, endpoint: endpoints.storage, onRequest });
+  return { compute, bucket };
+}
+
 /** Uses the services; asks nothing by itself. */
 export async function withServices<T>(
   options: GcpOptions,
   timing: Timing,
   use: (services: Services) => Promise<T>,
 ): Promise<T> {
-  const { project, endpoints } = options;
-  const compute = new ComputeApi(await googleAuth(project), project, timing, endpoints.compute);
-  const bucket = await GcsBucket.open(options.bucket, { project, endpoint: endpoints.storage });
+  const services = await openServices(options, timing);
   try {
-    return await use({ compute, bucket });
+    return await use(services);
   } finally {
-    await bucket.close();
+    await services.bucket.close();
   }
 }
 

@@ -6,6 +6,7 @@ import { printable } from '../../core/text.ts';
 import type { Artifact } from '../../core/types.ts';
 import type { CloudImage, Uploader } from '../../core/uploader.ts';
 import { type ComputeApi, type GceImage, TIMING, type Timing } from '../../tools/gcp/compute.ts';
+import { setDeprecation } from '../../tools/gcp/compute-changes.ts';
 import { putInParts, removeObjects } from '../../tools/gcp/put-parts.ts';
 import { gceArchitecture, guestOsFeatures, labelValue } from './image.ts';
 import { gcp } from './index.ts';
@@ -132,7 +133,8 @@ async function retire(ctx: Context, compute: ComputeApi, image: GceImage): Promi
     if (old.deprecated !== undefined && options.onExists !== 'replace') continue;
     try {
       if (options.onExists === 'replace') await compute.remove(old.name, signal);
-      else await compute.deprecate(old.name, image.selfLink, signal);
+      else
+        await setDeprecation(compute, old.name, { state: 'DEPRECATED', replacement: image.selfLink }, signal);
       replaced.push({ id: old.name, action: options.onExists === 'replace' ? 'deleted' : 'deprecated' });
     } catch (error) {
       if (signal.aborted) throw error;

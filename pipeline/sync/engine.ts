@@ -15,6 +15,7 @@ import type {
   SyncSource,
   TargetImage,
 } from '../../core/sync/types.ts';
+import { compareVersions } from '../../core/sync/versions.ts';
 import { printable } from '../../core/text.ts';
 import { lockFolder } from '../lock.ts';
 import { ProcessCarrier } from './carrier.ts';
@@ -29,7 +30,6 @@ import { exitStatusOf } from './report/exit-status.ts';
 import { INDEX_RUNS, writeReport, writeRun } from './report/write.ts';
 import { isRetirement, retirementKey, retireOld, without } from './retire.ts';
 import type { ServersSource } from './sources/servers.ts';
-import { compareVersions } from './versions.ts';
 
 /** How to run. */
 export interface SyncOptions extends SyncContext {

@@ -8,8 +8,8 @@ import type { DatabaseSync } from 'node:sqlite';
 import { PortError } from '../../core/errors.ts';
 import { FILE_MODE } from '../../core/files.ts';
 import type { SyncOutcome, SyncReport } from '../../core/sync/types.ts';
+import { compareVersions } from '../../core/sync/versions.ts';
 import type { DigestCache } from './sources/file-digest.ts';
-import { compareVersions } from './versions.ts';
 
 const FILE = 'ledger.sqlite';
 /** Another one is begun anew. */

@@ -150,6 +150,7 @@ async function create(
   const { action, image, wanted } = task;
   if (image === undefined || wanted === undefined) throw new PortError('BUG', 'a task without its image');
   const source = await options.places.source(action.source);
+  const booted = { checks: 0 };
   const { created, receivedBytes } = await options.disks.use(
     source,
     image,
@@ -174,7 +175,7 @@ async function create(
           stateDir: path.join(options.stateDir, 'targets', action.target),
           tmp: scratch,
           uploadBytesPerSecond: options.file.config.limits.uploadBytesPerSecond,
-          ...proof(task, options, ctx, opened, scratch),
+          ...proof(task, options, ctx, opened, scratch, booted),
         });
         return { created: made, receivedBytes: opened.receivedBytes };
       } finally {
@@ -193,7 +194,7 @@ async function create(
     dataBytes,
     receivedBytes,
     content,
-    proof: proved,
+    proof: booted.checks === 0 ? proved : `${proved}; it booted: ${booted.checks} checks hold`,
   };
 }
 
@@ -209,13 +210,14 @@ async function asWanted(
   if (image.hidden || image.wanted !== wantedDigest) await target.update(image, wanted, wantedDigest, ctx);
 }
 
-/** The boot that proves an image, where the target asks for one. */
+/** The boot that proves an image, where the target asks for one; `booted` is told how many checks held. */
 function proof(
   task: SyncTask,
   options: PerformOptions,
   ctx: SyncContext,
   opened: OpenedImage,
   scratch: string,
+  booted: { checks: number },
 ): { prove?: () => Promise<void> } {
   const { action, image } = task;
   const config = options.file.config.targets[action.target];
@@ -236,6 +238,7 @@ function proof(
         onProgress: (text) => ctx.progress({ text: `boot: ${text}` }),
       });
       if (!verification.verified) throw verifyFailed([verification]);
+      booted.checks = verification.checks.filter(({ ok }) => ok === true).length;
     },
   };
 }

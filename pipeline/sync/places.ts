@@ -5,6 +5,7 @@ import type { SourceConfig, TargetConfig } from '../../core/sync/config.ts';
 import type { SyncContext, SyncPlan, SyncSource, SyncTarget } from '../../core/sync/types.ts';
 import { openAwsTarget } from '../../drivers/aws/sync/target.ts';
 import { openAzureTarget } from '../../drivers/azure/sync/target.ts';
+import { openGcpTarget } from '../../drivers/gcp/sync/target.ts';
 import { openGlanceSource } from '../../drivers/openstack/sync/source.ts';
 import { openOpenstackTarget } from '../../drivers/openstack/sync/target.ts';
 import type { SyncFile } from './perform-types.ts';
@@ -34,6 +35,7 @@ const TARGETS: Readonly<Record<TargetConfig['platform'], OpenTarget>> = {
   openstack: openOpenstackTarget,
   aws: openAwsTarget,
   azure: openAzureTarget,
+  gcp: openGcpTarget,
 };
 
 /** Places of one run. Each is opened once; one that cannot be opened is told the same way each time. Close it. */

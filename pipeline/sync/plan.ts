@@ -4,11 +4,11 @@ import { PortError } from '../../core/errors.ts';
 import type { SyncConfig } from '../../core/sync/config.ts';
 import { isoDate } from '../../core/sync/dates.ts';
 import type { SyncAction, SyncImage, SyncPlan, TargetImage } from '../../core/sync/types.ts';
+import { compareVersions } from '../../core/sync/versions.ts';
 import { printable } from '../../core/text.ts';
 import type { SyncTask } from './perform-types.ts';
 import { retirements, type Wished } from './retention.ts';
 import { ruleFor, wantedDigest, wantedImage } from './rules.ts';
-import { compareVersions } from './versions.ts';
 
 /** What was seen in all places. */
 export interface Listings {

@@ -5,9 +5,9 @@
 import type { RetentionConfig } from '../../core/sync/config.ts';
 import { isoDate } from '../../core/sync/dates.ts';
 import type { ComingRetirement, SyncAction, TargetImage } from '../../core/sync/types.ts';
+import { compareVersions } from '../../core/sync/versions.ts';
 import { printable } from '../../core/text.ts';
 import { isPinned } from './rules.ts';
-import { compareVersions } from './versions.ts';
 
 /** A version a source offers for a target. */
 export interface Wished {

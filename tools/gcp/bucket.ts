@@ -39,6 +39,8 @@ export interface GcsPut {
   metadata?: Readonly<Record<string, string>>;
   /** 412 when there is an object of this name. */
   mustBeNew?: boolean;
+  /** 412 unless the object is of this generation. */
+  onlyOver?: string | undefined;
   signal?: AbortSignal | undefined;
 }
 
@@ -71,9 +73,17 @@ export class GcsBucket {
   /** Undefined for an emulator, which wants no login. */
   #auth: GoogleAuth | undefined;
   #renewedAt = Number.NEGATIVE_INFINITY;
+  readonly #onRequest: () => void;
 
-  private constructor(bucket: Bucket, http: HttpClient, base: string, auth: GoogleAuth | undefined) {
+  private constructor(
+    bucket: Bucket,
+    http: HttpClient,
+    base: string,
+    auth: GoogleAuth | undefined,
+    onRequest: () => void,
+  ) {
     this.#bucket = bucket;
+    this.#onRequest = onRequest;
     this.name = bucket.name;
     this.#http = http;
     this.#base = base;
@@ -83,14 +93,27 @@ export class GcsBucket {
   /** Asks nothing yet. Close it. `login`: unless the endpoint is on this machine. */
   static async open(
     name: string,
-    options: { project?: string; endpoint?: string | undefined; login?: boolean } = {},
+    options: {
+      project?: string;
+      endpoint?: string | undefined;
+      login?: boolean;
+      /** Told of each attempt. */
+      onRequest?: () => void;
+    } = {},
   ): Promise<GcsBucket> {
     const { project } = options;
     const endpoint = options.endpoint === undefined ? undefined : checkEndpoint(options.endpoint);
     const { login = !endpoint?.startsWith('http:') } = options;
     const auth = login ? await googleAuth(project) : undefined;
     const storage = await openStorage({ project, endpoint, auth });
-    return new GcsBucket(storage.bucket(name), await HttpClient.create(), endpoint ?? STORAGE, auth);
+    const { onRequest = () => {} } = options;
+    return new GcsBucket(
+      storage.bucket(name),
+      await HttpClient.create(),
+      endpoint ?? STORAGE,
+      auth,
+      onRequest,
+    );
   }
 
   #what(name: string): string {
@@ -102,6 +125,7 @@ export class GcsBucket {
       async () => {
         try {
           signal?.throwIfAborted();
+          this.#onRequest();
           return await ask();
         } catch (error) {
           throw gcpError(error, what, signal);
@@ -124,7 +148,9 @@ export class GcsBucket {
       uploadType: 'multipart',
       name,
       ...(put.mustBeNew ? { ifGenerationMatch: '0' } : {}),
+      ...(put.onlyOver === undefined ? {} : { ifGenerationMatch: put.onlyOver }),
     }).toString();
+    this.#onRequest();
     try {
       const answer = await this.#http.request(url, {
         method: 'POST',
@@ -223,10 +249,21 @@ export class GcsBucket {
     }
   }
 
-  /** No error when there is no such object. */
-  async remove(name: string, signal?: AbortSignal): Promise<void> {
+  /** No error when there is no such object. With a generation, one that was written over stays. */
+  async remove(name: string, signal?: AbortSignal, generation?: string): Promise<void> {
+    const options = generation === undefined ? {} : { generation };
     await this.#try(`removing ${this.#what(name)}`, signal, () =>
-      this.#bucket.file(name).delete({ ignoreNotFound: true }),
+      this.#bucket.file(name, options).delete({ ignoreNotFound: true }),
+    );
+  }
+
+  /** What a 404 for the whole bucket means, or the error as it was. */
+  explainMissing(error: unknown): unknown {
+    if (!(error instanceof GcpError) || error.status !== 404) return error;
+    return new PortError(
+      'CLOUD_REFUSED',
+      `there is no bucket ${this.name}, or it is not shown to this login`,
+      { cause: error, hint: `gcloud storage buckets create gs://${this.name}` },
     );
   }
 
@@ -281,15 +318,7 @@ export class GcsBucket {
         }),
       { signal },
     ).catch((error: unknown) => {
-      if (!(error instanceof GcpError) || error.status !== 404) throw error;
-      throw new PortError(
-        'CLOUD_REFUSED',
-        `there is no bucket ${this.name}, or it is not shown to this login`,
-        {
-          cause: error,
-          hint: `gcloud storage buckets create gs://${this.name}`,
-        },
-      );
+      throw this.explainMissing(error);
     });
     await this.remove(name, signal);
   }

@@ -1,5 +1,5 @@
 /**
- * Compute Engine's images, by REST: https://docs.cloud.google.com/compute/docs/reference/rest/v1/images. Seven calls do not
+ * Compute Engine's images, by REST: https://docs.cloud.google.com/compute/docs/reference/rest/v1/images. Ten calls do not
  * need a client of 10 MB.
  */
 import { randomUUID } from 'node:crypto';
@@ -13,16 +13,22 @@ import { GcpError, gcpError } from './errors.ts';
 
 const COMPUTE = 'https://compute.googleapis.com/compute/v1';
 const ANSWER_MS = 60_000;
+/** A change of a label or a family is done within a second or two. */
+const FIRST_POLL_MS = 500;
 
 const Image = z.object({
   name: z.string(),
+  id: z.string().default(''),
   status: z.string().default('PENDING'),
   selfLink: z.string().default(''),
   diskSizeGb: z.coerce.number().default(0),
+  archiveSizeBytes: z.coerce.number().default(0),
   family: z.string().optional(),
+  description: z.string().default(''),
   creationTimestamp: z.string().default(''),
   labels: z.record(z.string(), z.string()).default({}),
-  deprecated: z.object({ state: z.string().optional() }).optional(),
+  labelFingerprint: z.string().default(''),
+  deprecated: z.object({ state: z.string().optional(), replacement: z.string().optional() }).optional(),
 });
 /** An image as Compute Engine tells of it. */
 export type GceImage = z.infer<typeof Image>;
@@ -45,7 +51,8 @@ const Project = z.object({
 /** What `images.insert` is given. */
 export interface NewImage {
   name: string;
-  family: string;
+  /** Absent: no family has it. */
+  family?: string;
   description: string;
   architecture: 'X86_64' | 'ARM64';
   labels: Readonly<Record<string, string>>;
@@ -64,34 +71,43 @@ export interface Timing {
 /** An import of 100 GB takes a quarter of an hour, without a word about its progress. */
 export const TIMING: Timing = { pollMs: 5_000, stuckMs: 90 * 60_000 };
 
+/** One request, by its path below the project. */
+export interface GceRequest {
+  method: 'GET' | 'POST' | 'PATCH' | 'DELETE';
+  path: string;
+  query?: Record<string, string>;
+  data?: unknown;
+}
+
 /** The images of one project. Throws CLOUD, CLOUD_LOGIN, CLOUD_REFUSED, CLOUD_CONFLICT, INTERRUPTED. */
 export class ComputeApi {
   readonly project: string;
   readonly #auth: GoogleAuth;
   readonly #base: string;
   readonly #timing: Timing;
+  readonly #onRequest: () => void;
 
-  constructor(auth: GoogleAuth, project: string, timing: Timing, endpoint: string = COMPUTE) {
+  /** `onRequest` is told of each attempt. */
+  constructor(
+    auth: GoogleAuth,
+    project: string,
+    timing: Timing,
+    endpoint: string = COMPUTE,
+    onRequest: () => void = () => {},
+  ) {
     this.#auth = auth;
     this.project = project;
     this.#timing = timing;
     this.#base = `${endpoint}/projects/${encodeURIComponent(project)}`;
+    this.#onRequest = onRequest;
   }
 
-  async #call<T>(
-    answer: z.ZodType<T>,
-    what: string,
-    request: {
-      method: 'GET' | 'POST' | 'DELETE';
-      path: string;
-      query?: Record<string, string>;
-      data?: unknown;
-    },
-    signal: AbortSignal,
-  ): Promise<T> {
+  /** Asks once, with retries; the answer is of this form. */
+  async ask<T>(answer: z.ZodType<T>, what: string, request: GceRequest, signal: AbortSignal): Promise<T> {
     const query = new URLSearchParams(request.query ?? {}).toString();
     const body = await withRetries(
       async () => {
+        this.#onRequest();
         try {
           const { data } = await this.#auth.request<unknown>({
             url: `${this.#base}${request.path}${query === '' ? '' : `?${query}`}`,
@@ -118,7 +134,7 @@ export class ComputeApi {
   /** The image, or undefined when there is none of this name. */
   async image(name: string, signal: AbortSignal): Promise<GceImage | undefined> {
     try {
-      return await this.#call(
+      return await this.ask(
         Image,
         `image ${name}`,
         { method: 'GET', path: `/global/images/${name}` },
@@ -147,14 +163,14 @@ export class ComputeApi {
     const all: GceImage[] = [];
     let pageToken: string | undefined;
     do {
-      const page = await this.#call(
+      const page = await this.ask(
         List,
         'list of images',
         {
           method: 'GET',
           path: '/global/images',
           query: {
-            filter: `labels.${label}=${value}`,
+            filter: `labels.${label}=${filterValue(value)}`,
             maxResults: '500',
             ...(pageToken === undefined ? {} : { pageToken }),
           },
@@ -169,7 +185,7 @@ export class ComputeApi {
 
   /** Free images of the project's quota; undefined when it tells none. */
   async imageQuota(signal: AbortSignal): Promise<{ limit: number; usage: number } | undefined> {
-    const { quotas } = await this.#call(
+    const { quotas } = await this.ask(
       Project,
       `project ${this.project}`,
       { method: 'GET', path: '' },
@@ -181,7 +197,7 @@ export class ComputeApi {
   /** Makes an image and waits for the end of it. */
   async insert(image: NewImage, signal: AbortSignal, onProgress: (percent: number) => void) {
     const what = `image ${image.name}`;
-    const operation = await this.#call(
+    const operation = await this.ask(
       Operation,
       what,
       {
@@ -199,19 +215,15 @@ export class ComputeApi {
   async remove(name: string, signal: AbortSignal): Promise<void> {
     const what = `removal of image ${name}`;
     try {
-      const request = { method: 'DELETE', path: `/global/images/${name}` } as const;
-      await this.#wait(await this.#call(Operation, what, request, signal), what, signal, () => {});
+      await this.change(what, { method: 'DELETE', path: `/global/images/${name}` }, signal);
     } catch (error) {
       if (!(error instanceof GcpError) || error.status !== 404) throw error;
     }
   }
 
-  /** Marks an older image: it still works, tools warn, and its family points to newer ones. */
-  async deprecate(name: string, replacement: string, signal: AbortSignal): Promise<void> {
-    const what = `deprecation of image ${name}`;
-    const data = { state: 'DEPRECATED', replacement };
-    const request = { method: 'POST', path: `/global/images/${name}/deprecate`, data } as const;
-    await this.#wait(await this.#call(Operation, what, request, signal), what, signal, () => {});
+  /** Asks for a change and waits until it is done. */
+  async change(what: string, request: GceRequest, signal: AbortSignal): Promise<void> {
+    await this.#wait(await this.ask(Operation, what, request, signal), what, signal, () => {});
   }
 
   async #wait(
@@ -223,13 +235,15 @@ export class ComputeApi {
     const { pollMs, stuckMs } = this.#timing;
     let operation = first;
     let movedAt = performance.now();
+    let pauseMs = Math.min(pollMs, FIRST_POLL_MS);
     while (operation.status !== 'DONE') {
       if (performance.now() - movedAt > stuckMs) {
         throw stuck(`${what}: operation ${printable(operation.name)}`, operation.status, stuckMs);
       }
-      await pause(pollMs, signal);
+      await pause(pauseMs, signal);
+      pauseMs = Math.min(pollMs, pauseMs * 2);
       const path = `/global/operations/${operation.name}`;
-      const next = await this.#call(Operation, what, { method: 'GET', path }, signal);
+      const next = await this.ask(Operation, what, { method: 'GET', path }, signal);
       if (next.status !== operation.status || next.progress !== operation.progress)
         movedAt = performance.now();
       operation = next;
@@ -256,6 +270,9 @@ export class ComputeApi {
     );
   }
 }
+
+/** A word that begins with a letter is text as it is; digits alone would be a number. */
+const filterValue = (value: string): string => (/^[a-z][a-z0-9_-]*$/.test(value) ? value : `"${value}"`);
 
 function stuck(what: string, state: string, afterMs: number): PortError {
   const minutes = Math.round(afterMs / 60_000);

@@ -26,12 +26,16 @@ export interface PutStream {
   contentType: string;
   partBytes?: number | undefined;
   signal?: AbortSignal | undefined;
+  /** Told of each attempt to send so many bytes. */
+  onSend?: (bytes: number) => void;
 }
 
 /** A stream in the bucket. */
 export interface StreamPut {
   bytes: number;
   sha256: string;
+  /** Base64, as Google writes it. */
+  crc32c: string;
   generation: string;
   /** Nothing had to be sent. */
   kept: boolean;
@@ -57,7 +61,7 @@ async function* once(part: Uint8Array): AsyncGenerator<Uint8Array> {
 /** Puts bytes and believes the answer only with their CRC32C; `there` is left when it has the same. */
 async function putBytes(
   bucket: GcsBucket,
-  put: Pick<PutStream, 'contentType' | 'signal'>,
+  put: Pick<PutStream, 'contentType' | 'signal' | 'onSend'>,
   name: string,
   part: Uint8Array,
   there: GcsObject | undefined,
@@ -69,6 +73,7 @@ async function putBytes(
   return withRetries(
     async () => {
       const content = () => once(part);
+      put.onSend?.(part.byteLength);
       const made = await bucket.put({
         name,
         content,
@@ -102,7 +107,13 @@ export async function putStream(bucket: GcsBucket, put: PutStream): Promise<Stre
     if (local.bytes === old.bytes && local.crc32c === old.crc32c) {
       if (old.metadata.sha256 !== local.sha256)
         await bucket.setMetadata(name, { sha256: local.sha256 }, signal);
-      return { bytes: local.bytes, sha256: local.sha256, generation: old.generation, kept: true };
+      return {
+        bytes: local.bytes,
+        sha256: local.sha256,
+        crc32c: old.crc32c,
+        generation: old.generation,
+        kept: true,
+      };
     }
   }
   const reader = new PartReader(put.content());
@@ -113,7 +124,7 @@ export async function putStream(bucket: GcsBucket, put: PutStream): Promise<Stre
     if (isWhole) {
       const sha256 = reader.sha256.copy().digest('hex');
       const made = await putBytes(bucket, put, name, first, undefined, { sha256 });
-      return { bytes: made.bytes, sha256, generation: made.generation, kept: false };
+      return { bytes: made.bytes, sha256, crc32c: made.crc32c, generation: made.generation, kept: false };
     }
     return await putParts(bucket, put, reader, first, partBytes);
   } finally {
@@ -171,5 +182,5 @@ async function putParts(
   }
   await bucket.setMetadata(name, { sha256 }, signal);
   for (const part of used) await bucket.remove(part, signal);
-  return { bytes: made.bytes, sha256, generation: made.generation, kept: false };
+  return { bytes: made.bytes, sha256, crc32c: made.crc32c, generation: made.generation, kept: false };
 }

@@ -108,7 +108,7 @@ function wrongTarget(name: string, target: unknown): Wrong[] {
   const wrong = wrongStore([...at, 'store'], valueAt(target, ['store']));
   const platform = valueAt(target, ['platform']);
   const options = valueAt(target, ['options']) ?? {};
-  if (!['openstack', 'aws', 'azure'].includes(String(platform)) || !isTree(options)) return wrong;
+  if (!['openstack', 'aws', 'azure', 'gcp'].includes(String(platform)) || !isTree(options)) return wrong;
   const { Options } = uploaderOf(String(platform));
   for (const [key, instead] of Object.entries(DECIDED[String(platform)] ?? {}))
     if (options[key] !== undefined)
@@ -124,6 +124,7 @@ const PLACES: Readonly<Record<string, readonly string[]>> = {
   openstack: ['cloud'],
   aws: ['region', 'profile'],
   azure: ['storageAccount', 'container'],
+  gcp: ['project'],
 };
 
 /** Marks of a sync do not tell its targets apart: two in one place would each take the other's images for its own. */
@@ -205,6 +206,7 @@ function wrongRule(index: number, rule: unknown, root: unknown): Wrong[] {
 const VISIBILITIES: Readonly<Record<string, readonly string[]>> = {
   aws: ['private', 'shared', 'public'],
   azure: ['private'],
+  gcp: ['private'],
 };
 
 /** What a target's platform cannot show so; not where a rule before this one takes everything for that target. */

@@ -1,9 +1,9 @@
 /** The page of one run: self-contained, no script, nothing from outside. */
 import { formatBytes, formatSeconds } from '../../../core/sizes.ts';
 import type { SyncOutcome, SyncReport } from '../../../core/sync/types.ts';
+import { compareVersions } from '../../../core/sync/versions.ts';
 import { type Html, html } from '../../report/html.ts';
 import { STYLE } from '../../report/style.ts';
-import { compareVersions } from '../versions.ts';
 import { numbersOf, verdictOf } from './numbers.ts';
 import { SYNC_STYLE } from './style.ts';
 

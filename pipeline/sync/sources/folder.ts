@@ -14,11 +14,11 @@ import type {
   SyncImage,
   SyncSource,
 } from '../../../core/sync/types.ts';
+import { compareVersions } from '../../../core/sync/versions.ts';
 import { parsedJson, printable } from '../../../core/text.ts';
 import { inspectImageFile } from '../../../tools/image-format/index.ts';
 import { parseContract } from '../../contract/image.ts';
 import { matches } from '../rules.ts';
-import { compareVersions } from '../versions.ts';
 import {
   type About,
   asSyncWord,

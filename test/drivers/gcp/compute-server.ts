@@ -16,13 +16,16 @@ const MODEL = JSON.parse(
 export interface ServerImage {
   name: string;
   status: string;
+  family?: string;
   labels?: Record<string, string>;
+  deprecated?: { state?: string; replacement?: string } | undefined;
+  creationTimestamp?: string;
   [key: string]: unknown;
 }
 
 /** How it answers; may be changed while it runs. */
 export interface Manner {
-  /** Polls after which an operation is done. */
+  /** Polls after which an operation is done; negative: its first answer says so. */
   polls: number;
   /** Answers so many requests with this status first. */
   failing: { status: number; reason: string; times: number; method?: string } | undefined;
@@ -32,6 +35,12 @@ export interface Manner {
   /** Answers a token is good for. */
   tokenAnswers: number;
   diskSizeGb: string;
+  /** A call that is never answered: done, or not even that. So a run is killed at it. Those before `after` are let through. */
+  hold: { id: string; after?: number; isDone: boolean; held?: boolean } | undefined;
+  /** Disks that were made of an image, by its id. */
+  disks: Record<string, string[]>;
+  /** Told after each call that changes images. */
+  onChange: () => void;
 }
 
 /** The server and what it saw. */
@@ -46,7 +55,18 @@ export interface ComputeServer {
   /** What requests had that the document has not. */
   problems: string[];
   tokens: number;
+  /** What an instance of this family would be started from. */
+  latest(family: string): string | undefined;
   close(): Promise<void>;
+}
+
+/** docs.cloud.google.com/compute/docs/labeling-resources, "Requirements for labels". */
+function wrongLabels(labels: Record<string, string>): string[] {
+  const wrong = Object.entries(labels).filter(
+    ([key, value]) => !/^[a-z][a-z0-9_-]{0,62}$/.test(key) || !/^[a-z0-9_-]{0,63}$/.test(value),
+  );
+  const many = Object.keys(labels).length > 64 ? ['more than 64 labels'] : [];
+  return [...wrong.map(([key, value]) => `label ${key}=${value}`), ...many];
 }
 
 /** Starts it; `dir` gets the credentials. */
@@ -58,10 +78,15 @@ export async function startComputeServer(dir: string): Promise<ComputeServer> {
     quota: { limit: 100, usage: 1 },
     tokenAnswers: Number.POSITIVE_INFINITY,
     diskSizeGb: '2',
+    hold: undefined,
+    disks: {},
+    onChange: () => {},
   };
   const images = new Map<string, ServerImage>();
   const operations = new Map<string, { polls: number; end: () => object }>();
   const requests = new Map<string, string>();
+  /** Operations that make images, by their names. */
+  const makers = new Map<string, string>();
   const left = new Map<string, number>();
   const state = { tokens: 0, clock: 0 };
   const calls: string[] = [];
@@ -70,6 +95,7 @@ export async function startComputeServer(dir: string): Promise<ComputeServer> {
   const begin = (end: () => object): object => {
     const name = `operation-${operations.size + 1}`;
     operations.set(name, { polls: manner.polls, end });
+    if (manner.polls < 0) return { name, status: 'DONE', ...end() };
     return { name, status: 'PENDING' };
   };
   const poll = (name: string): object | undefined => {
@@ -84,11 +110,15 @@ export async function startComputeServer(dir: string): Promise<ComputeServer> {
     const known = id === undefined ? undefined : requests.get(id);
     if (known !== undefined) return { name: known, status: 'RUNNING' };
     if (images.has(body.name)) return 409;
+    problems.push(...wrongLabels(body.labels ?? {}));
     state.clock += 1000;
     const image: ServerImage = {
       ...body,
       status: 'PENDING',
+      id: String(4_000_000 + state.clock),
       diskSizeGb: manner.diskSizeGb,
+      archiveSizeBytes: '1000',
+      labelFingerprint: `print-${state.clock}`,
       selfLink: `${url}/projects/shop-1/global/images/${body.name}`,
       creationTimestamp: new Date(1_700_000_000_000 + state.clock).toISOString(),
     };
@@ -96,8 +126,10 @@ export async function startComputeServer(dir: string): Promise<ComputeServer> {
     const error = manner.insertError;
     const operation = begin(() => {
       image.status = error === undefined ? 'READY' : 'FAILED';
+      manner.onChange();
       return error === undefined ? {} : { error: { errors: [error] }, httpErrorStatusCode: 403 };
     });
+    makers.set(image.name, (operation as { name: string }).name);
     if (id !== undefined) requests.set(id, (operation as { name: string }).name);
     return operation;
   };
@@ -128,10 +160,15 @@ export async function startComputeServer(dir: string): Promise<ComputeServer> {
     const ok = (body: object | undefined) =>
       body === undefined ? fail(404, 'notFound') : { status: 200, body };
     switch (checked.id) {
-      case 'compute.images.get':
-        return ok(images.get(name));
+      case 'compute.images.get': {
+        const image = images.get(name);
+        // Google goes on with it, whoever asks.
+        if (image?.status === 'PENDING') poll(String(makers.get(name)));
+        return ok(image);
+      }
       case 'compute.images.list': {
-        const [, label = '', value] = /^labels\.([\w-]+)=(.*)$/.exec(params.filter ?? '') ?? [];
+        const [, label = '', value] =
+          /^labels\.([\w-]+)=("?)(.*)\2$/.exec(params.filter ?? '')?.toSpliced(2, 1) ?? [];
         return ok({ items: [...images.values()].filter((i) => i.labels?.[label] === value) });
       }
       case 'compute.images.insert': {
@@ -142,8 +179,39 @@ export async function startComputeServer(dir: string): Promise<ComputeServer> {
         return ok(images.delete(name) ? begin(() => ({})) : undefined);
       case 'compute.images.deprecate': {
         const image = images.get(name);
-        if (image !== undefined) image.deprecated = request.body;
+        const body = request.body as ServerImage['deprecated'];
+        if (image !== undefined) image.deprecated = Object.keys(body ?? {}).length === 0 ? undefined : body;
         return ok(image === undefined ? undefined : begin(() => ({})));
+      }
+      case 'compute.images.patch': {
+        // "Only the following fields can be modified: family, description, deprecation status."
+        const body = request.body as Record<string, unknown>;
+        const wrong = Object.keys(body).filter((key) => key !== 'family' && key !== 'description');
+        if (wrong.length > 0) problems.push(`${checked.id}: ${wrong.join()} cannot be patched`);
+        if (String(body.description ?? '').length > 2048) return fail(400, 'invalid');
+        const image = images.get(name);
+        if (image !== undefined) Object.assign(image, body);
+        return ok(image === undefined ? undefined : begin(() => ({})));
+      }
+      case 'compute.images.setLabels': {
+        const image = images.get(params.resource ?? '');
+        const { labels, labelFingerprint } = request.body as {
+          labels: Record<string, string>;
+          labelFingerprint?: string;
+        };
+        problems.push(...wrongLabels(labels));
+        if (image !== undefined && image.labelFingerprint !== labelFingerprint)
+          return fail(412, 'conditionNotMet');
+        state.clock += 1;
+        if (image !== undefined) Object.assign(image, { labels, labelFingerprint: `print-${state.clock}` });
+        return ok(image === undefined ? undefined : begin(() => ({})));
+      }
+      case 'compute.disks.aggregatedList': {
+        const [, id = ''] = /^sourceImageId="(\d+)"$/.exec(params.filter ?? '') ?? [];
+        const disks = (manner.disks[id] ?? []).map((disk) => ({ name: disk }));
+        return ok({
+          items: { 'zones/a': { disks }, 'zones/b': { warning: { code: 'NO_RESULTS_ON_PAGE' } } },
+        });
       }
       case 'compute.globalOperations.get':
         return ok(poll(params.operation ?? ''));
@@ -181,7 +249,17 @@ export async function startComputeServer(dir: string): Promise<ComputeServer> {
       return;
     }
     const body = text === '' ? undefined : (JSON.parse(text) as unknown);
-    const told = answer(base(), { method: request.method ?? 'GET', url, body });
+    const asked = { method: request.method ?? 'GET', url, body };
+    const { hold } = manner;
+    const isHeld = hold !== undefined && checkRequest(MODEL, asked, '/')?.id === hold.id;
+    if (isHeld && (hold.after ?? 0) > 0) hold.after = (hold.after ?? 0) - 1;
+    else if (isHeld) {
+      if (hold.isDone) answer(base(), asked);
+      hold.held = true;
+      return;
+    }
+    const told = answer(base(), asked);
+    if (asked.method !== 'GET') manner.onChange();
     response.statusCode = told.status;
     response.end(JSON.stringify(told.body));
   });
@@ -211,6 +289,12 @@ export async function startComputeServer(dir: string): Promise<ComputeServer> {
     get tokens() {
       return state.tokens;
     },
+    latest: (family) =>
+      [...images.values()]
+        .filter((i) => i.family === family && i.status === 'READY')
+        .filter((i) => (i.deprecated?.state ?? 'ACTIVE') === 'ACTIVE')
+        .sort((a, b) => (a.creationTimestamp ?? '').localeCompare(b.creationTimestamp ?? ''))
+        .at(-1)?.name,
     close: async () => {
       const closed = new Promise((resolve) => server.close(resolve));
       server.closeAllConnections();

@@ -100,7 +100,7 @@ state: 5
     '10:25: targets.b.options.method: must be one of auto, put, import, web-download; did you mean web-download?',
     '11:5: targets.b.lanes: must be at most 16',
     '12:5: targets.b.store: not a data store: s4:x; kinds of store: file:…, azure:…, s3:…, gs:…, swift:…',
-    '13:3: targets.c.platform: is missing; must be one of openstack, aws, azure',
+    '13:3: targets.c.platform: is missing; must be one of openstack, aws, azure, gcp',
     '13:8: targets.c.platfrom: there is no such key; did you mean platform?',
     '15:14: rules[0].match.source: no source nope',
     '16:18: rules[0].targets[1]: no target zz',
@@ -402,6 +402,10 @@ test('a visibility a platform does not have is told, unless the target has a rul
   ]);
   expect(wrong(text('  - targets: [z]\n  - visibility: community\n'))).toEqual([]);
   expect(wrong(text('  - visibility: community\n    targets: [b]\n'))).toEqual([]);
+  const gcp = azure.replace('azure', 'gcp').replace(/\{ .* \}/, '{ project: shop-1, bucket: images }');
+  expect(wrong(`${GOOD}${gcp}rules:\n  - visibility: public\n`)).toEqual([
+    '13:5: rules[0].visibility: z is gcp, where an image is private; put a rule for z before this one',
+  ]);
 });
 
 test('two targets in one place, and options a rule decides, are told', () => {

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { compareVersions } from '../../../pipeline/sync/versions.ts';
+import { compareVersions } from '../../../core/sync/versions.ts';
 
 test.each([
   ['1.9', '1.10'],
