@@ -13,7 +13,7 @@ const FILE = 'ledger.sqlite';
 /** Another one is begun anew. */
 const SCHEMA = 1;
 const BUSY_MS = 10_000;
-/** Reports that are taken up again when the ledger is lost. */
+/** Runs that are kept, and reports that are taken up again when the ledger is lost. */
 const MOST_RUNS = 400;
 
 const TABLES = `
@@ -114,6 +114,9 @@ export class Ledger {
           JSON.stringify(outcome),
         );
       }
+      const old = 'SELECT id FROM run ORDER BY started_at DESC, id DESC LIMIT -1 OFFSET ?';
+      this.#db.prepare(`DELETE FROM outcome WHERE run IN (${old})`).run(MOST_RUNS);
+      this.#db.prepare(`DELETE FROM run WHERE id IN (${old})`).run(MOST_RUNS);
       this.#db.exec('COMMIT');
     } catch (error) {
       this.#db.exec('ROLLBACK');
@@ -141,7 +144,8 @@ export class Ledger {
   newest(): { startedAt: string; outcome: SyncOutcome }[] {
     const rows = this.#db
       .prepare(
-        `SELECT started_at, outcome FROM (SELECT *, row_number() OVER (PARTITION BY target, series ORDER BY started_at DESC, rowid DESC) AS place
+        `SELECT started_at, outcome FROM (SELECT *, row_number() OVER (PARTITION BY target, series ORDER BY started_at DESC,
+           CASE result WHEN 'failed' THEN 0 WHEN 'deferred' THEN 1 WHEN 'changed' THEN 2 ELSE 3 END, rowid DESC) AS place
          FROM outcome WHERE verb NOT IN ('hide', 'delete')) WHERE place = 1 ORDER BY series, target`,
       )
       .all();
