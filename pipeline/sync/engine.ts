@@ -193,12 +193,16 @@ export async function runSync(file: SyncFile, options: SyncOptions): Promise<Syn
   const stateDir = stateDirOf(file);
   await makeDir(stateDir);
   const unlock = await lockFolder(stateDir);
-  const session = await open(file, options.signal);
   try {
-    return await new Run(session, options).run();
+    const session = await open(file, options.signal);
+    try {
+      return await new Run(session, options).run();
+    } finally {
+      await session.close();
+      await fs.rm(path.join(stateDir, 'tmp'), { recursive: true, force: true });
+    }
   } finally {
-    await session.close();
-    await fs.rm(path.join(stateDir, 'tmp'), { recursive: true, force: true });
+    // Whatever failed: a daemon lives on, and its next night needs the folder.
     await unlock();
   }
 }

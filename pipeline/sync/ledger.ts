@@ -15,7 +15,7 @@ const FILE = 'ledger.sqlite';
 /** Another one is begun anew. */
 const SCHEMA = 1;
 const BUSY_MS = 10_000;
-/** Reports that are taken up again when the ledger is lost. */
+/** Runs that are kept, and reports that are taken up again when the ledger is lost. */
 const MOST_RUNS = 400;
 
 const TABLES = `
@@ -131,6 +131,9 @@ export class Ledger {
           JSON.stringify(outcome),
         );
       }
+      const old = 'SELECT id FROM run ORDER BY started_at DESC, id DESC LIMIT -1 OFFSET ?';
+      this.#db.prepare(`DELETE FROM outcome WHERE run IN (${old})`).run(MOST_RUNS);
+      this.#db.prepare(`DELETE FROM run WHERE id IN (${old})`).run(MOST_RUNS);
       this.#db.exec('COMMIT');
     } catch (error) {
       // Of some errors SQLite has taken everything back itself.

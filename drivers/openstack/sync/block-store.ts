@@ -12,6 +12,7 @@ import { createHash } from 'node:crypto';
 import PQueue from 'p-queue';
 import { PortError } from '../../../core/errors.ts';
 import { pause } from '../../../core/pause.ts';
+import { MIB } from '../../../core/sizes.ts';
 import { BLOCK_BYTES, type BlockIndex } from '../../../core/sync/block-index.ts';
 import type { SyncContext } from '../../../core/sync/types.ts';
 import { type Pack, packsOf } from '../../../tools/blocks/pack.ts';
@@ -27,6 +28,8 @@ const CONTAINER_MARK = 'image-sync';
 const LANES = 4;
 /** Tables of other images that are looked through for blocks: servers of one kind share most of their system. */
 const MOST_OTHERS = 16;
+/** And no more than fit into memory: some 70 bytes a block here are ten times as many there. */
+const MOST_OTHER_BYTES = 64 * MIB;
 const CHUNK_BYTES = 256 * 1024;
 const ZEROS = 'zeros';
 
@@ -103,10 +106,15 @@ export class BlockStore {
     );
     const tables = await this.list('tables/');
     const own = tables.filter(({ name }) => name.startsWith(`tables/${image.series}/`));
+    let room = MOST_OTHER_BYTES;
     const others = tables
       .filter((object) => !own.includes(object))
       .sort((a, b) => (b.modifiedMs ?? 0) - (a.modifiedMs ?? 0))
-      .slice(0, MOST_OTHERS);
+      .slice(0, MOST_OTHERS)
+      .filter(({ bytes }) => {
+        room -= bytes;
+        return room >= 0;
+      });
     const partial = await this.list(`partial/${image.rawSha256}/`);
     const all = new BlockTable();
     for (const { name } of [...partial, ...own, ...others]) {

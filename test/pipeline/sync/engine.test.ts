@@ -17,6 +17,21 @@ afterAll(async () => {
   await fs.rm(dir, { recursive: true, force: true });
 });
 
+test('a run that could not begin gives its folder back', async () => {
+  const state = path.join(dir, 'taken');
+  await fs.mkdir(path.join(state, 'place-id'), { recursive: true });
+  const text = JSON.stringify({
+    sync: 'nightly',
+    sources: { images: { folder: { path: dir } } },
+    targets: { b: { platform: 'openstack', options: { cloud: 'of-nobody' } } },
+    state: 'taken',
+  });
+  const file = parseSync(text, path.join(dir, 'sync.yaml'));
+  await expect(runSync(file, syncContext())).rejects.not.toMatchObject({ code: 'JOB_LOCKED' });
+  await fs.rm(path.join(state, 'place-id'), { recursive: true });
+  expect((await runSync(file, syncContext())).unreachable[0]).toMatchObject({ kind: 'target' });
+});
+
 test('a server that cannot be captured makes the run fail for whoever watches its status', async () => {
   const text = JSON.stringify({
     sync: 'nightly',

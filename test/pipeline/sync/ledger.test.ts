@@ -58,6 +58,30 @@ test('runs newest first, the newest outcome of each image, and what failed last'
   ledger.close();
 });
 
+test('of several versions in one run the failed one is not hidden by those in place', async () => {
+  const ledger = await Ledger.open(await stateDir());
+  const inPlace = outcomeOf('b', 'web', 'skipped');
+  const older = { ...inPlace, action: { ...inPlace.action, version: '0' } };
+  ledger.saveRun(reportOf(1, [outcomeOf('b', 'web', 'failed'), older]));
+  expect(ledger.lastFailures()).toEqual([{ series: 'web', target: 'b' }]);
+  ledger.saveRun(reportOf(2, [outcomeOf('b', 'web', 'done'), older]));
+  expect(ledger.lastFailures()).toEqual([]);
+  ledger.close();
+});
+
+test('runs whose reports are gone are forgotten as well: a ledger does not grow for ever', async () => {
+  const ledger = await Ledger.open(await stateDir());
+  for (let n = 0; n < 410; n++) {
+    const report = reportOf(1, [outcomeOf('b', 'web', 'done')]);
+    const startedAt = new Date(Date.UTC(2026, 0, 1 + n)).toISOString();
+    ledger.saveRun({ ...report, run: `run-${n}`, startedAt });
+  }
+  expect(ledger.runs(1000)).toHaveLength(400);
+  expect(ledger.outcomesOf('run-5')).toEqual([]);
+  expect(ledger.outcomesOf('run-409')).toHaveLength(1);
+  ledger.close();
+});
+
 test.each(['deleted', 'damaged', 'of another version', 'empty'])(
   'a ledger that is %s is made anew from the reports',
   async (how) => {
