@@ -93,10 +93,9 @@ export class PgCarrier implements TaskCarrier {
       onResult(wish.task, result);
     };
     try {
-      await this.#announce();
-      await this.#forgetDeadLetters(wishes);
-      await this.#jobs.submit(wishes, tell);
-      void this.#warnWithoutWorkers();
+      await this.#patiently(() => this.#announce());
+      await this.#patiently(() => this.#forgetDeadLetters(wishes));
+      for (const wish of wishes) this.#again.add(wish);
       await this.#wait(tell);
     } catch (error) {
       if (signal.aborted) {
@@ -119,6 +118,22 @@ export class PgCarrier implements TaskCarrier {
         .catch(() => {});
     }
     return this.#results;
+  }
+
+  /** Does it again while the server is away, as long as a run waits for one. */
+  async #patiently(work: () => Promise<void>): Promise<void> {
+    const { queue, signal, log } = this.#options;
+    const until = performance.now() + LOST_SECONDS * 1000;
+    for (;;) {
+      try {
+        return await work();
+      } catch (error) {
+        const told = queue.error(error);
+        if (signal.aborted || !told.temporary || performance.now() > until) throw told;
+        log.debug('queue does not answer', { error: told.message });
+      }
+      await pause(queue.times.pollSeconds * 1000, signal);
+    }
   }
 
   async #announce(): Promise<void> {
@@ -151,9 +166,12 @@ export class PgCarrier implements TaskCarrier {
     let since = '';
     let sureAt = 0;
     let answeredAt = performance.now();
+    let isFirst = true;
     while (this.#jobs.waiting.size + this.#again.size > 0) {
       try {
         await this.#resubmit(tell);
+        if (isFirst) void this.#warnWithoutWorkers();
+        isFirst = false;
         const isSure = performance.now() >= sureAt;
         const { jobs, now } = await endedSince(queue.boss, PARTS.image, since);
         const ids = [...this.#jobs.waiting.keys()];

@@ -1,18 +1,20 @@
-/** The page over all nights: which ones were whole, what each target has, how bytes and times went. */
+/** The page over all nights: which ones were whole, how bytes and times went, which image is where as of the newest. */
 import { formatBytes, formatSeconds } from '../../../core/sizes.ts';
 import type { SyncReport } from '../../../core/sync/types.ts';
 import { type Html, html } from '../../report/html.ts';
 import { numbersOf, verdictOf } from './numbers.ts';
-import { frame } from './page.ts';
+import { frame, grid } from './page.ts';
 
 /** The page's text; `reports` newest first. */
 export function indexPage(reports: readonly SyncReport[]): string {
   const [newest] = reports;
+  // A part of it would show the rest as missing.
+  const whole = reports.find(({ partial }) => !partial);
   const title = newest?.sync ?? 'sync';
   return frame(
     title,
     html`<header><h1>${title}</h1><p class="lead">${reports.length} newest nights, the last one first.</p></header>
-${sparks(reports)}${nights(reports)}`,
+${sparks(reports)}${nights(reports)}${whole === undefined ? html`` : grid(whole)}`,
   );
 }
 

@@ -75,7 +75,7 @@ function hint(text: string | undefined): Html {
 }
 
 /** Images down, targets across. */
-function grid(report: SyncReport): Html {
+export function grid(report: SyncReport): Html {
   const outcomes = report.outcomes.filter(({ action }) => action.verb !== 'hide' && action.verb !== 'delete');
   if (outcomes.length === 0) return html``;
   const targets = [...new Set(outcomes.map(({ action }) => action.target))].sort();
