@@ -95,6 +95,8 @@ const REASONS: Readonly<Record<string, { why: string; hint: string; temporary?: 
     temporary: true,
   },
   '57P01': { why: 'the server is stopping', hint: 'try again', temporary: true },
+  // As administrators do before maintenance: ALTER DATABASE … ALLOW_CONNECTIONS false.
+  '55000': { why: 'the database takes no connections now', hint: 'try again', temporary: true },
   '57P03': { why: 'the server is starting', hint: 'try again', temporary: true },
 };
 

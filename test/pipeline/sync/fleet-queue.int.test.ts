@@ -267,6 +267,21 @@ describe.skipIf(bin === undefined)('the queue (postgresql-15)', () => {
     await end();
   });
 
+  test('the server is away when a run begins: it waits', async () => {
+    const end = await worker({ perform: storePerformer(`file:${path.join(dir, 'away')}`, 0) });
+    const away = (isAway: boolean) =>
+      postgres.psql(
+        `ALTER DATABASE case${count} ALLOW_CONNECTIONS ${!isAway}; SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = 'case${count}'`,
+        'postgres',
+      );
+    await away(true);
+    const running = carrierOf(queue, fileWith({ a: 1 })).run([taskFor('a', 'x')]);
+    await setTimeout(2000);
+    await away(false);
+    expect((await running).map(({ outcome }) => outcome.result)).toEqual(['done']);
+    await end();
+  });
+
   test('a run without workers says so; priority goes before order', async () => {
     const low = carrierOf(queue, fileWith({ a: 1 }, 'low'));
     const lowRuns = low.run([taskFor('a', 'x')]);
