@@ -221,13 +221,40 @@ describe.skipIf(missing)('nights', () => {
     await protect(refs.b[0] ?? '', false);
     await world.sync(config({}));
     // The last good one stays even when no source has it any more.
-    const gone = world.write('keep', {
-      sources: { a: { glance: { cloud: 'A', names: ['nothing-of-this-name'] } } },
-      targets: { b: world.targets.b },
-      retention: { keep: 1, hideFor: '0s', maxAge: '1h' },
+    const without = (names: string[]) =>
+      world.write('keep', {
+        sources: { a: { glance: { cloud: 'A', names } } },
+        targets: { b: world.targets.b },
+        retention: { keep: 1, hideFor: '0s', maxAge: '1h' },
+      });
+    expect((await world.sync(without(['db01']))).exitStatus).toBe(0);
+    const last = async () => (await inGlance()).map(({ id, os_hidden }) => [id, os_hidden]);
+    expect(await last()).toEqual([[refs.b[2], false]]);
+    // A source that has nothing at all is a mistake of somebody, and no night to tidy up.
+    const empty = await world.sync(without(['nothing-of-this-name']));
+    expect(empty).toMatchObject({
+      exitStatus: 4,
+      unreachable: [{ name: 'a', code: 'SOURCE_EMPTY' }],
+      outcomes: [],
     });
-    await world.sync(gone);
-    expect((await inGlance()).map(({ id, os_hidden }) => [id, os_hidden])).toEqual([[refs.b[2], false]]);
+    expect(await last()).toEqual([[refs.b[2], false]]);
+  });
+
+  test('an image that does not boot is never shown where a boot is asked for', async () => {
+    const file = world.write('boots', {
+      sources: { a: { glance: { cloud: 'A', names: ['db01'] } } },
+      targets: { b: { ...world.targets.b, verify: 'boot' } },
+      rules: [{ visibility: 'community', name: 'boots-{name}' }],
+      limits: { attempts: 1 },
+    });
+    const report = await world.sync(file);
+    expect(report.exitStatus).toBe(7);
+    expect(report.outcomes).toMatchObject([{ result: 'failed', code: 'VERIFY_FAILED' }]);
+    expect(report.outcomes[0]?.message).toContain('no boot device');
+    const ours = (await glanceImages(world.b)).filter((image) => image.port_image_sync === 'boots');
+    for (const image of ours)
+      expect([image.visibility, image.port_image_state]).toEqual(['private', 'in-progress']);
+    expect((await glanceImages(world.b)).filter(({ name }) => name.startsWith('boots-'))).toEqual([]);
   });
 
   async function protect(id: string, value: boolean): Promise<void> {
