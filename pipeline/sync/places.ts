@@ -38,12 +38,16 @@ const TARGETS: Readonly<Record<TargetConfig['platform'], OpenTarget>> = {
   gcp: openGcpTarget,
 };
 
-/** Places of one run. Each is opened once; one that cannot be opened is told the same way each time. Close it. */
+/** One that could not be opened is tried again after this time: a worker lives for months, and its clouds come back. */
+const FORGET_MS = 60_000;
+
+/** Places that are open. Each is opened once; one that cannot be opened is told the same way for a minute. Close it. */
 export class Places {
   readonly #file: SyncFile;
   readonly #options: PlacesOptions;
   readonly #sources = new Map<string, Promise<SyncSource>>();
   readonly #targets = new Map<string, Promise<SyncTarget>>();
+  readonly #failedAt = new Map<Promise<unknown>, number>();
 
   constructor(file: SyncFile, options: PlacesOptions) {
     this.#file = file;
@@ -53,13 +57,13 @@ export class Places {
   /** Throws CONFIG, CLOUD_LOGIN, CLOUD_REFUSED, CLOUD, SOURCE_REMOTE. */
   source(name: string): Promise<SyncSource> {
     const known = this.#sources.get(name);
-    if (known !== undefined) return known;
+    if (known !== undefined && !this.#isForgotten(known)) return known;
     const config = this.#file.config.sources[name];
     const opened =
       config === undefined
         ? Promise.reject(new PortError('BUG', `no source ${name}`))
         : this.#openSource(name, config);
-    opened.catch(() => {});
+    this.#remember(opened);
     this.#sources.set(name, opened);
     return opened;
   }
@@ -67,7 +71,7 @@ export class Places {
   /** Throws CONFIG, CLOUD_LOGIN, CLOUD_REFUSED, CLOUD. */
   target(name: string): Promise<SyncTarget> {
     const known = this.#targets.get(name);
-    if (known !== undefined) return known;
+    if (known !== undefined && !this.#isForgotten(known)) return known;
     const config = this.#file.config.targets[name];
     const { stateDir, owner, signal } = this.#options;
     const opened =
@@ -80,9 +84,20 @@ export class Places {
             staleAfterMs: this.#file.config.staleAfter,
             signal,
           });
-    opened.catch(() => {});
+    this.#remember(opened);
     this.#targets.set(name, opened);
     return opened;
+  }
+
+  #remember(opened: Promise<unknown>): void {
+    opened.catch(() => this.#failedAt.set(opened, performance.now()));
+  }
+
+  #isForgotten(opened: Promise<unknown>): boolean {
+    const failedAt = this.#failedAt.get(opened);
+    if (failedAt === undefined || performance.now() - failedAt < FORGET_MS) return false;
+    this.#failedAt.delete(opened);
+    return true;
   }
 
   async #openSource(name: string, config: SourceConfig): Promise<SyncSource> {
