@@ -147,13 +147,13 @@ describe('jobs', () => {
   });
 });
 
-test('every task is told once, also when the server goes away between two of many jobs', async () => {
+test('every task is told once, also when the server refuses between two of many jobs', async () => {
   let inserts = 0;
   const boss = {
     send: async () => 'run',
     findJobs: async () => [],
     insert: async (_part: string, jobs: { id: string }[]) => {
-      if (++inserts > 1) throw Object.assign(new Error('gone'), { code: '57P01' });
+      if (++inserts > 1) throw Object.assign(new Error('no'), { code: '42501' });
       return jobs.map(({ id }) => id);
     },
     complete: async () => {},
