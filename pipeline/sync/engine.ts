@@ -6,30 +6,22 @@ import * as path from 'node:path';
 import { asPortError, PortError } from '../../core/errors.ts';
 import { makeDir } from '../../core/files.ts';
 import { dateWord, isoDate } from '../../core/sync/dates.ts';
-import type {
-  SyncContext,
-  SyncImage,
-  SyncOutcome,
-  SyncPlan,
-  SyncReport,
-  SyncSource,
-  TargetImage,
-} from '../../core/sync/types.ts';
-import { compareVersions } from '../../core/sync/versions.ts';
+import type { SyncContext, SyncOutcome, SyncPlan, SyncReport, TargetImage } from '../../core/sync/types.ts';
 import { printable } from '../../core/text.ts';
 import { lockFolder } from '../lock.ts';
 import { ProcessCarrier } from './carrier.ts';
 import { Ledger } from './ledger.ts';
 import { LocalDisks } from './local-disks.ts';
+import { isMade, lookEverywhere } from './look.ts';
 import { type PerformOptions, performTask } from './perform.ts';
 import type { SyncFile, SyncTask, TaskCarrier, TaskResult } from './perform-types.ts';
 import { placeOf } from './place.ts';
-import { inPlace, Places, unreachable } from './places.ts';
+import { inPlace, Places } from './places.ts';
 import { type Listings, type PlannedSync, planSync } from './plan.ts';
 import { exitStatusOf } from './report/exit-status.ts';
 import { INDEX_RUNS, writeReport, writeRun } from './report/write.ts';
 import { isRetirement, retirementKey, retireOld, without } from './retire.ts';
-import type { ServersSource } from './sources/servers.ts';
+import { waves } from './waves.ts';
 
 /** How to run. */
 export interface SyncOptions extends SyncContext {
@@ -85,67 +77,6 @@ async function open(file: SyncFile, signal: AbortSignal): Promise<Session> {
   return new Session(file, stateDir, await Ledger.open(stateDir), await placeOf(stateDir), signal);
 }
 
-/** Asks every place; one that fails is told and left alone. */
-async function look(session: Session, options: SyncOptions): Promise<Listings> {
-  const { config } = session.file;
-  const sources = new Map<string, readonly SyncImage[]>();
-  const targets = new Map<string, readonly TargetImage[]>();
-  const failed: Listings['unreachable'] = [];
-  const leftOut: SyncPlan['leftOut'] = [];
-  const ask = async <T>(
-    kind: 'source' | 'target',
-    name: string,
-    into: Map<string, readonly T[]>,
-    list: () => Promise<readonly T[]>,
-  ) => {
-    options.progress({ text: `asking ${name}` });
-    try {
-      into.set(name, await list());
-    } catch (error) {
-      if (options.signal.aborted) throw new PortError('INTERRUPTED', 'interrupted', { cause: error });
-      failed.push(unreachable(kind, name, error));
-    }
-  };
-  await Promise.all([
-    ...Object.keys(config.sources).map((name) =>
-      ask('source', name, sources, () => listSource(session, name, options, leftOut)),
-    ),
-    ...Object.keys(config.targets).map((name) =>
-      ask('target', name, targets, async () =>
-        (await session.places.target(name)).list(inPlace(options, name)),
-      ),
-    ),
-  ]);
-  failed.sort((a, b) => a.name.localeCompare(b.name));
-  return { sources, targets, unreachable: failed, leftOut };
-}
-
-/** Images of a source; what cannot be used goes into `leftOut`. Throws SOURCE_EMPTY and what the source throws. */
-async function listSource(
-  { places }: Session,
-  name: string,
-  options: SyncOptions,
-  leftOut: SyncPlan['leftOut'],
-): Promise<SyncImage[]> {
-  const source = await places.source(name);
-  const before = leftOut.length;
-  const images = await source.list({
-    ...inPlace(options, name),
-    leaveOut: (what, { code, message }) => leftOut.push({ source: name, what, code, message }),
-  });
-  // An empty folder may be a disk that is not mounted, a filter may be mistyped: everything in place is the wrong answer.
-  if (images.length === 0 && leftOut.length === before && !isMade(source))
-    throw new PortError('SOURCE_EMPTY', 'nothing there fits', {
-      hint: 'check its path, names and filters, and whether its file system is mounted',
-    });
-  return images;
-}
-
-/** Whether a source makes its images in a run. */
-function isMade(source: SyncSource): source is ServersSource {
-  return 'refresh' in source;
-}
-
 /** A name that names nothing is a mistake, not a run with nothing to do. Throws USAGE. */
 function requireKnown({ config }: SyncFile, listings: Listings, only: readonly string[]): void {
   const series = [...listings.sources.values(), ...listings.targets.values()].flatMap((images) =>
@@ -179,7 +110,7 @@ function makePlan(session: Session, listings: Listings, options: SyncOptions): P
 export async function planOnly(file: SyncFile, options: SyncOptions): Promise<SyncPlan> {
   const session = await open(file, options.signal);
   try {
-    return makePlan(session, await look(session, options), options).plan;
+    return makePlan(session, await lookEverywhere(file, session.places, options), options).plan;
   } finally {
     await session.close();
   }
@@ -205,28 +136,6 @@ export async function runSync(file: SyncFile, options: SyncOptions): Promise<Syn
     // Whatever failed: a daemon lives on, and its next night needs the folder.
     await unlock();
   }
-}
-
-/**
- * Tasks in groups to be done one after the other: of each series older versions first, since clouds tell the newest image of a name
- * by when it was made.
- */
-export function waves(tasks: readonly SyncTask[]): SyncTask[][] {
-  const versions = new Map<string, Set<string>>();
-  for (const { action } of tasks)
-    versions.set(action.series, (versions.get(action.series) ?? new Set()).add(action.version));
-  const places = new Map<string, number>();
-  for (const [series, all] of versions)
-    for (const [at, version] of [...all].sort(compareVersions).entries())
-      places.set(`${series}\0${version}`, at);
-  const found: SyncTask[][] = [];
-  for (const task of tasks) {
-    const at = places.get(`${task.action.series}\0${task.action.version}`) ?? 0;
-    const wave = found[at] ?? [];
-    found[at] = wave;
-    wave.push(task);
-  }
-  return found;
 }
 
 class Run {
@@ -291,7 +200,7 @@ class Run {
     });
     await disks.start();
     await this.#refresh();
-    const listings = await look(this.#session, options);
+    const listings = await lookEverywhere(this.#session.file, places, options);
     const { plan, tasks } = makePlan(this.#session, listings, options);
     this.#plan = plan;
     this.#tasks = tasks;

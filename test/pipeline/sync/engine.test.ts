@@ -2,12 +2,10 @@ import * as fs from 'node:fs/promises';
 import * as os from 'node:os';
 import * as path from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { runSync, waves } from '../../../pipeline/sync/engine.ts';
+import { runSync } from '../../../pipeline/sync/engine.ts';
 import { parseSync } from '../../../pipeline/sync/load.ts';
-import type { SyncTask } from '../../../pipeline/sync/perform-types.ts';
 import { exitStatusOf } from '../../../pipeline/sync/report/exit-status.ts';
 import { syncContext } from '../../support/sync-context.ts';
-import { outcomeOf } from '../../support/sync-report.ts';
 
 let dir = '';
 beforeAll(async () => {
@@ -84,31 +82,4 @@ test('an image that cannot be used is told in report, page and metrics, and is a
   expect(page).toMatch(/web\.qcow2<\/b> of golden is left out/);
   const metrics = await fs.readFile(path.join(state, 'metrics.prom'), 'utf8');
   expect(metrics).toContain('port_image_sync_left_out{sync="nightly"} 1\n');
-});
-
-test('older versions of a series are done before newer ones, series beside each other', () => {
-  const task = (target: string, series: string, version: string): SyncTask => ({
-    action: { ...outcomeOf(target, series, 'done').action, version },
-    wantedDigest: '',
-    carryData: false,
-  });
-  const tasks = [
-    task('b', 'web', '1.10'),
-    task('b', 'db', '7'),
-    task('b', 'web', '1.9'),
-    task('c', 'web', '1.9'),
-    task('b', 'web', '1.11'),
-  ];
-  expect(
-    waves(tasks).map((wave) => wave.map(({ action }) => [action.target, action.series, action.version])),
-  ).toEqual([
-    [
-      ['b', 'db', '7'],
-      ['b', 'web', '1.9'],
-      ['c', 'web', '1.9'],
-    ],
-    [['b', 'web', '1.10']],
-    [['b', 'web', '1.11']],
-  ]);
-  expect(waves([])).toEqual([]);
 });
