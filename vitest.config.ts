@@ -2,7 +2,11 @@ import { defineConfig } from 'vitest/config';
 
 const INTEGRATION = 'test/**/*.int.test.ts';
 /** Whole conversions with their boots: about half of the time all integration tests take. */
-const CONVERSIONS = ['test/convert.int.test.ts', 'test/live.int.test.ts'];
+const CONVERSIONS = [
+  'test/convert.int.test.ts',
+  'test/live.int.test.ts',
+  'test/pipeline/sync/sources/servers.int.test.ts',
+];
 const MINUTE_MS = 60_000;
 
 /** One file at a time: each may boot a machine without KVM, and a boot takes minutes. */
