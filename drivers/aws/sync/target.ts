@@ -215,15 +215,34 @@ class AwsTarget implements SyncTarget {
     }
   }
 
+  /** Images a run was killed at behind their registration, when none went on with them. Returns their bytes. */
+  async #dropUnfinished(ec2: Ec2, ctx: SyncContext): Promise<number> {
+    const { sync } = this.#of;
+    let freed = 0;
+    for (const image of await ec2.images(SYNC_TAG, sync)) {
+      const seen = imageOf(image, sync);
+      // Only what says so itself: a complete one that EC2 does not have ready looks unfinished too.
+      if (seen === undefined || tagOf(image, STATE_TAG) !== 'in-progress') continue;
+      if (isAlive(seen.aliveAt, LEFTOVER_MS)) continue;
+      try {
+        await this.remove(seen, ctx);
+        freed += seen.bytes;
+      } catch (error) {
+        ctx.signal.throwIfAborted();
+        ctx.warn(`${seen.ref} stays: ${(error as Error).message}`);
+      }
+    }
+    return freed;
+  }
+
   sweep(images: readonly TargetImage[], ctx: SyncContext): Promise<number> {
     const { sync } = this.#of;
     return this.#with(ctx, async (ec2) => {
+      let freed = await this.#dropUnfinished(ec2, ctx);
       const snapshots = await snapshotsWith(ec2, { [SYNC_TAG]: sync });
-      if (snapshots.length === 0) return 0;
       // Asked after the snapshots: an image that was made meanwhile is in it.
       const used = new Set((await ec2.images(SYNC_TAG, sync)).map(snapshotOf));
       const complete = new Set(images.filter((i) => i.state === 'complete').map((i) => markOf(sync, i)));
-      let freed = 0;
       for (const snapshot of snapshots) {
         const id = snapshot.SnapshotId;
         const found = unfinishedOf(snapshot, sync);

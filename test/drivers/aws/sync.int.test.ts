@@ -327,6 +327,37 @@ describe.skipIf(program === undefined)('EC2 as a target of a sync, by moto', () 
     expect((await target.list(syncContext())).map((i) => i.state)).toEqual(['complete']);
   });
 
+  test('killed before the last tag, and wanted no more: a sweep takes it away when it was silent for two days', async () => {
+    const first = await disk('1', DATA);
+    const target = await open();
+    const stop = new AbortController();
+    const before = gate.gaps.before.bind(gate.gaps);
+    gate.gaps.before = (asked) => {
+      if (asked.get('Action') === 'DescribeImageAttribute') stop.abort();
+      return before(asked);
+    };
+    await expect(target.create(createInput(dir, first, '1', { signal: stop.signal }))).rejects.toMatchObject({
+      code: 'INTERRUPTED',
+    });
+    gate.gaps.before = before;
+    const [half] = await target.list(syncContext());
+    const ref = half?.ref ?? expect.fail('no image');
+    const second = await disk('2', DATA);
+    await target.create(createInput(dir, second, '2'));
+    expect(await target.sweep(await target.list(syncContext()), syncContext())).toBe(0);
+    const tags = (Key: string, Value: string) =>
+      ec2().send(new CreateTagsCommand({ Resources: [ref], Tags: [{ Key, Value }] }));
+    await tags('port-image-alive', '2020-01-01T00:00:00Z');
+    // one that says that it is complete is never a leftover
+    await tags('port-image-state', 'complete');
+    expect(await target.sweep(await target.list(syncContext()), syncContext())).toBe(0);
+    await tags('port-image-state', 'in-progress');
+    const told = syncContext();
+    await target.sweep(await target.list(told), told);
+    expect(told.told.warnings).toEqual([]);
+    expect((await target.list(told)).map((i) => i.version)).toEqual(['2']);
+  });
+
   test('sharing, update, hide, show again, remove; in use and foreign ones stay', async () => {
     const first = await disk('1', DATA);
     const target = await open();
