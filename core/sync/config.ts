@@ -91,9 +91,12 @@ export const SourceConfig = z.union([GlanceSource, JobSource, FolderSource, Serv
 /** Where images come from. */
 export type SourceConfig = z.infer<typeof SourceConfig>;
 
+/** Platforms a sync brings images to. */
+export const TargetPlatform = z.enum(['openstack', 'aws', 'azure', 'gcp']);
+
 /** Where images go. */
 export const TargetConfig = z.strictObject({
-  platform: z.enum(['openstack', 'aws', 'azure', 'gcp']),
+  platform: TargetPlatform,
   options: z
     .record(z.string(), z.unknown())
     .default({})

@@ -26,6 +26,7 @@ import {
 } from '../../../tools/aws/ec2-published.ts';
 import { awsErrorName } from '../../../tools/aws/errors.ts';
 import { openStore } from '../../stores/index.ts';
+import { targetOptionsOf } from '../../sync-options.ts';
 import { tagOf } from '../marks.ts';
 import { AwsOptions } from '../options.ts';
 import { type AwsPlaceOfSync, createImage } from './create.ts';
@@ -49,26 +50,6 @@ import { audienceOf, wantedTags } from './wanted.ts';
 const LEFTOVER_MS = 48 * 3_600_000;
 const NAMED_INSTANCES = 3;
 
-/** Options that are about one upload. Throws CONFIG. */
-function checked(name: string, config: TargetConfig): AwsOptions {
-  const parsed = AwsOptions.safeParse(config.options);
-  const [issue] = parsed.error?.issues ?? [];
-  const wrong = (what: string, hint: string) =>
-    new PortError('CONFIG', `target ${printable(name)}: ${what}`, { hint });
-  if (!parsed.success)
-    throw wrong(
-      printable(`${issue?.path.join('.') ?? ''}: ${issue?.message ?? 'wrong'}`),
-      'options are those of docs/platforms/aws.md, without the `aws.`',
-    );
-  const { data } = parsed;
-  if (data.copyTo.length > 0) throw wrong('copyTo is not for a sync', 'make each region a target of its own');
-  if (data.parent !== undefined)
-    throw wrong('parent is not for a sync', 'leave it out: the version before is the parent');
-  if (data.onExists !== 'new-version')
-    throw wrong('onExists is not for a sync', 'leave it out: retention says what becomes of versions');
-  return data;
-}
-
 class AwsTarget implements SyncTarget {
   readonly name: string;
   readonly platform = 'aws';
@@ -83,7 +64,7 @@ class AwsTarget implements SyncTarget {
     facts: { sync: string; stateDir: string },
     timing: AwsTiming,
   ) {
-    const options = checked(name, config);
+    const options = targetOptionsOf(name, config, AwsOptions);
     const delta = config.delta === 'auto';
     const store = delta && config.store !== undefined ? openStore(config.store) : undefined;
     this.name = name;

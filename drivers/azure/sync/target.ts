@@ -15,6 +15,7 @@ import type {
 } from '../../../core/sync/types.ts';
 import { printable } from '../../../core/text.ts';
 import { codeOf, statusOf } from '../../../tools/azure/errors.ts';
+import { targetOptionsOf } from '../../sync-options.ts';
 import { AzureOptions } from '../options.ts';
 import { asked, openPlace, requireContainer } from '../place.ts';
 import type { AzurePlaceOfSync } from './begin.ts';
@@ -41,28 +42,13 @@ const LEFTOVER_MS = 48 * 3_600_000;
 /** A list of blocks may be a moment older than its disk in a listing. */
 const ORPHAN_MS = 3_600_000;
 
-/** Options that are about one upload. Throws CONFIG. */
+/** Throws CONFIG. */
 function checked(name: string, config: TargetConfig): AzureOptions {
-  const parsed = AzureOptions.safeParse(config.options);
-  const [issue] = parsed.error?.issues ?? [];
-  const wrong = (what: string, hint: string) =>
-    new PortError('CONFIG', `target ${printable(name)}: ${what}`, { hint });
-  if (!parsed.success)
-    throw wrong(
-      printable(`${issue?.path.join('.') ?? ''}: ${issue?.message ?? 'wrong'}`),
-      'options are those of docs/platforms/azure.md, without the `azure.`',
-    );
-  const { data } = parsed;
-  if (data.method !== 'page-blob')
-    throw wrong(
-      `method ${data.method} is not for a sync`,
-      'take page-blob: its blobs carry what the next night needs',
-    );
-  if (data.version !== undefined)
-    throw wrong('version is not for a sync', 'leave it out: it follows from the version of the image');
-  if (data.onExists !== 'new-version')
-    throw wrong('onExists is not for a sync', 'leave it out: retention says what becomes of versions');
-  return data;
+  const options = targetOptionsOf(name, config, AzureOptions);
+  if (options.method === 'page-blob') return options;
+  throw new PortError('CONFIG', `target ${printable(name)}: method ${options.method} is not for a sync`, {
+    hint: 'take page-blob: its blobs carry what the next night needs',
+  });
 }
 
 /** Throws CONFIG for what an image of Azure cannot be asked for. */

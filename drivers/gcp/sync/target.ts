@@ -15,6 +15,7 @@ import { printable } from '../../../core/text.ts';
 import { TIMING, type Timing } from '../../../tools/gcp/compute.ts';
 import { disksOf, patchImage, setDeprecation } from '../../../tools/gcp/compute-changes.ts';
 import { GcpError } from '../../../tools/gcp/errors.ts';
+import { targetOptionsOf } from '../../sync-options.ts';
 import { GcpOptions } from '../options.ts';
 import { openServices } from '../place.ts';
 import { type GcpPlaceOfSync, objectsByMark, removeArchive } from './archive.ts';
@@ -28,27 +29,6 @@ const LEFTOVER_MS = 48 * 3_600_000;
 /** Whoever shows an image removes its archive a moment later. */
 const ORPHAN_MS = 3_600_000;
 const NAMED_DISKS = 3;
-
-/** Options that are about one upload. Throws CONFIG. */
-function checked(name: string, config: TargetConfig): GcpOptions {
-  const parsed = GcpOptions.safeParse(config.options);
-  const [issue] = parsed.error?.issues ?? [];
-  const wrong = (what: string, hint: string) =>
-    new PortError('CONFIG', `target ${printable(name)}: ${what}`, { hint });
-  if (!parsed.success)
-    throw wrong(
-      printable(`${issue?.path.join('.') ?? ''}: ${issue?.message ?? 'wrong'}`),
-      'options are those of docs/platforms/gcp.md, without the `gcp.`',
-    );
-  const { data } = parsed;
-  if (data.family !== undefined)
-    throw wrong('family is not for a sync', 'leave it out: each series is a family of its own');
-  if (data.keepObject)
-    throw wrong('keepObject is not for a sync', 'leave it out: archives go when the image is made');
-  if (data.onExists !== 'new-version')
-    throw wrong('onExists is not for a sync', 'leave it out: retention says what becomes of versions');
-  return data;
-}
 
 /** Throws CONFIG for what an image of Compute Engine is not asked for. */
 function requirePossible({ visibility, members }: WantedImage): void {
@@ -191,7 +171,7 @@ export async function openGcpTargetWith(
   facts: { sync: string },
   timing: Timing,
 ): Promise<SyncTarget> {
-  const options = checked(name, config);
+  const options = targetOptionsOf(name, config, GcpOptions);
   const calls = { sent: 0 };
   const services = await openServices(options, timing, () => {
     calls.sent++;

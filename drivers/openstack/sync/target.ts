@@ -12,6 +12,7 @@ import type {
 import { printable } from '../../../core/text.ts';
 import type { GlanceImage } from '../../../tools/openstack/glance-types.ts';
 import { HttpError } from '../../../tools/openstack/http.ts';
+import { targetOptionsOf } from '../../sync-options.ts';
 import { GlanceRequest } from '../options.ts';
 import { claim, whileAlive } from './claim.ts';
 import { SyncCloud } from './client.ts';
@@ -41,16 +42,9 @@ export async function openOpenstackTarget(
   config: TargetConfig,
   facts: TargetFacts,
 ): Promise<SyncTarget> {
-  const parsed = GlanceRequest.safeParse(config.options);
-  if (!parsed.success) {
-    const [issue] = parsed.error.issues;
-    throw new PortError(
-      'CONFIG',
-      `targets.${name}.options.${issue?.path.join('.') ?? ''}: ${issue?.message ?? 'wrong'}`,
-    );
-  }
-  const cloud = await SyncCloud.open(parsed.data.cloud, facts.signal);
-  return new OpenstackTarget(name, cloud, parsed.data, config.delta, facts);
+  const request = targetOptionsOf(name, config, GlanceRequest);
+  const cloud = await SyncCloud.open(request.cloud, facts.signal);
+  return new OpenstackTarget(name, cloud, request, config.delta, facts);
 }
 
 class OpenstackTarget implements SyncTarget {

@@ -1,8 +1,11 @@
 /** What the schema of a sync file cannot say. Asks nobody: no file, no cloud. */
 import { Cron } from 'croner';
+import * as z from 'zod';
 import { asPortError } from '../../../core/errors.ts';
+import { TargetPlatform } from '../../../core/sync/config.ts';
 import { printable } from '../../../core/text.ts';
 import { openStore } from '../../../drivers/stores/index.ts';
+import { notForSync } from '../../../drivers/sync-options.ts';
 import { uploaderOf } from '../../../drivers/uploaders.ts';
 import { ConvertOptions } from '../../request/build.ts';
 import { valueAt, type Wrong, wrongPlaces } from './issues.ts';
@@ -90,28 +93,17 @@ function twice(found: [PropertyKey[], unknown][]): Wrong[] {
   });
 }
 
-/** Options of `convert` that a sync decides otherwise, and where. */
-const DECIDED: Readonly<Record<string, Readonly<Record<string, string>>>> = {
-  openstack: {
-    visibility: 'a rule says it',
-    members: 'a rule says it',
-    protected: 'a rule says it',
-    onExists: 'retention says what becomes of versions',
-    signKey: 'images of a sync are not signed',
-    signCertificate: 'images of a sync are not signed',
-  },
-};
-
 /** The platform's own schema, as the client of the target reads it. */
 function wrongTarget(name: string, target: unknown): Wrong[] {
   const at = ['targets', name];
   const wrong = wrongStore([...at, 'store'], valueAt(target, ['store']));
   const platform = valueAt(target, ['platform']);
   const options = valueAt(target, ['options']) ?? {};
-  if (!['openstack', 'aws', 'azure', 'gcp'].includes(String(platform)) || !isTree(options)) return wrong;
-  const { Options } = uploaderOf(String(platform));
-  for (const [key, instead] of Object.entries(DECIDED[String(platform)] ?? {}))
-    if (options[key] !== undefined)
+  const known = TargetPlatform.safeParse(platform);
+  if (!known.success || !isTree(options)) return wrong;
+  const { Options } = uploaderOf(known.data);
+  if (Options instanceof z.ZodObject)
+    for (const [key, instead] of notForSync(known.data, options, Options))
       wrong.push({ path: [...at, 'options', key], text: `not for a sync: ${instead}` });
   const parsed = Options.safeParse(options);
   if (parsed.success) return wrong;
