@@ -167,8 +167,9 @@ export function planSync(input: PlanInput): PlannedSync {
     }
     if (!fits) notes.push(`no rule fits ${printable(image.name)} of ${source}: it stays where it is`);
   }
-  const isWhole = plan.leftOut.length === 0 && listings.unreachable.every(({ kind }) => kind !== 'source');
-  for (const [target, held] of there) {
+  // A source that cannot be asked may have what looks old here: of a series, or newer than all that others have of it.
+  const isSure = listings.unreachable.every(({ kind }) => kind !== 'source');
+  for (const [target, held] of isSure ? there : []) {
     const {
       retire,
       coming,
@@ -179,8 +180,8 @@ export function planSync(input: PlanInput): PlannedSync {
       wished: wished.get(target) ?? [],
       retention: config.retention,
       now,
-      // A source that cannot be asked, or an image of it that cannot be read, may be what looks like a leftover here.
-      onlyWished: !isWhole,
+      // An image of a source that cannot be read may be what looks like a leftover here.
+      onlyWished: plan.leftOut.length > 0,
       unsure: unsure.get(target),
       isAfter: input.isAfter,
     });

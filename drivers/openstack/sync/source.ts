@@ -3,6 +3,7 @@ import * as path from 'node:path';
 import type { SourceConfig } from '../../../core/sync/config.ts';
 import { dateWord } from '../../../core/sync/dates.ts';
 import { SYNC_WORD, type SyncImage, type SyncSource } from '../../../core/sync/types.ts';
+import { printable } from '../../../core/text.ts';
 import { fetchImage, planFetch } from '../../../tools/fetch-image/index.ts';
 import type { GlanceImage } from '../../../tools/openstack/glance-types.ts';
 import { isPortable } from '../properties.ts';
@@ -64,6 +65,14 @@ export function syncImage(image: GlanceImage): SyncImage {
   };
 }
 
+/** Names that became one series by what was left out of them. */
+export function mixedNames(images: readonly SyncImage[]): string[][] {
+  const names = new Map<string, Set<string>>();
+  for (const { series, name } of images)
+    if (asWord(name) === series) names.set(series, (names.get(series) ?? new Set()).add(name));
+  return [...names.values()].filter(({ size }) => size > 1).map((one) => [...one].sort());
+}
+
 function fits(
   image: GlanceImage,
   { glance }: GlanceSourceConfig,
@@ -92,14 +101,17 @@ export async function openGlanceSource(
       if (config.glance.owner === 'project') filters.owner = cloud.session.projectId;
       if (config.glance.visibility !== undefined) filters.visibility = config.glance.visibility;
       const images = await cloud.images(filters, { hidden: false, signal: ctx.signal });
-      return (
-        images
-          // A filter the service does not know is ignored by some: look again.
-          .filter((image) => filters.owner === undefined || image.owner === filters.owner)
-          .filter((image) => fits(image, config, matches))
-          .map(syncImage)
-          .sort((a, b) => b.createdAt.localeCompare(a.createdAt))
-      );
+      const found = images
+        // A filter the service does not know is ignored by some: look again.
+        .filter((image) => filters.owner === undefined || image.owner === filters.owner)
+        .filter((image) => fits(image, config, matches))
+        .map(syncImage)
+        .sort((a, b) => b.createdAt.localeCompare(a.createdAt));
+      for (const names of mixedNames(found))
+        ctx.warn(
+          `${names.map(printable).join(' and ')} count as versions of one image: their names differ in signs a series cannot have`,
+        );
+      return found;
     },
     async fetch(image, dir, ctx) {
       const plan = await planFetch(

@@ -73,6 +73,7 @@ function plan(
   targets: Record<string, TargetImage[]>,
   more: {
     unreachable?: Listings['unreachable'];
+    leftOut?: Listings['leftOut'];
     rawOf?: (d: string) => string | undefined;
     only?: string[];
   } = {},
@@ -83,6 +84,7 @@ function plan(
       sources: new Map([['golden', images]]),
       targets: new Map(Object.entries(targets)),
       unreachable: more.unreachable ?? [],
+      leftOut: more.leftOut,
     },
     now: NOW,
     rawOf: more.rawOf ?? (() => undefined),
@@ -234,12 +236,14 @@ describe('retirement', () => {
     expect(made.notes.join('\n')).toMatch(/in use[\s\S]*protected/);
   });
 
-  test('when a source cannot be asked, only what the others offer is retired', () => {
+  test('when a source cannot be asked nothing is retired; when an image of one cannot be read, only what is offered', () => {
     const config = configOf({ retention: { keep: 1 } });
     const db = (version: string) => thereOf(config, version, { series: 'db', ref: `db-${version}` });
     const targets = { b: [thereOf(config, '2'), thereOf(config, '1'), db('2'), db('1')] };
     const unreachable = [{ kind: 'source' as const, name: 'other', code: 'CLOUD', message: 'down' }];
-    expect(verbs(plan(config, [imageOf('2')], targets, { unreachable }))).toEqual([
+    expect(verbs(plan(config, [imageOf('2')], targets, { unreachable }))).toEqual(['skip b web@2']);
+    const leftOut = [{ source: 'golden', what: 'db.qcow2', code: 'IMAGE_DAMAGED', message: 'cut off' }];
+    expect(verbs(plan(config, [imageOf('2')], targets, { leftOut }))).toEqual([
       'skip b web@2',
       'hide b web@1',
     ]);
