@@ -151,7 +151,7 @@ export function syncCommand(interruption: Interruption): Command {
         else for (const line of planTable(plan, { all: flags.all === true })) out(line);
         const [silent] = plan.unreachable;
         if (silent !== undefined)
-          throw new PortError('SYNC_INCOMPLETE', `${silent.name} cannot be asked: ${silent.message}`);
+          throw new PortError('SYNC_INCOMPLETE', `${silent.name} cannot be used: ${silent.message}`);
         const [unusable] = plan.leftOut;
         if (unusable !== undefined)
           throw new PortError(

@@ -171,11 +171,11 @@ class Run {
     return report;
   }
 
-  /** Results of tasks that have none yet. */
+  /** Results of tasks that have none yet; what is in place already is no work that was left. */
   #open(message: string): TaskResult[] {
     const told = new Set(this.#results.map(({ outcome }) => outcome.action));
     return this.#tasks
-      .filter(({ action }) => !told.has(action))
+      .filter(({ action }) => action.verb !== 'skip' && !told.has(action))
       .map((task) => without(task, { result: 'deferred', message }));
   }
 

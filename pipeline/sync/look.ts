@@ -57,7 +57,7 @@ async function listSource(
   });
   // An empty folder may be a disk that is not mounted, a filter may be mistyped: everything in place is the wrong answer.
   if (images.length === 0 && leftOut.every((one) => one.source !== name) && !isMade(source))
-    throw new PortError('SOURCE_EMPTY', 'nothing there fits', {
+    throw new PortError('SOURCE_EMPTY', 'it has no image that fits', {
       hint: 'check its path, names and filters, and whether its file system is mounted',
     });
   return images;

@@ -144,7 +144,7 @@ function headline(
 ): string {
   const parts = Object.entries(results).map(([result, count]) => `${count} ${result}`);
   if (unreachable.length > 0)
-    parts.push(`cannot be asked: ${unreachable.map(({ name }) => name).join(', ')}`);
+    parts.push(`cannot be used: ${unreachable.map(({ name }) => name).join(', ')}`);
   if (leftOut.length > 0) parts.push(`${leftOut.length} left out`);
   const end = interrupted ? 'interrupted' : exitStatus === 0 ? 'in order' : `status ${exitStatus}`;
   return printable(`${sync} on ${host}: ${end}; ${parts.join(', ') || 'nothing to do'}`);

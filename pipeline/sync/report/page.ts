@@ -57,7 +57,7 @@ function faults(report: SyncReport): Html {
   if (failures.length + sets.length + report.unreachable.length + report.leftOut.length === 0) return html``;
   return html`<section><h2>What failed</h2>${report.unreachable.map(
     (place) =>
-      html`<div class="fault"><p><b>${place.kind} ${place.name}</b> could not be asked; its images were left alone</p><p>${place.message} <code>${place.code}</code></p>${hint(place.hint)}</div>`,
+      html`<div class="fault"><p><b>${place.kind} ${place.name}</b> could not be used; its images were left alone</p><p>${place.message} <code>${place.code}</code></p>${hint(place.hint)}</div>`,
   )}${report.leftOut.map(
     (one) =>
       html`<div class="fault"><p><b>${one.what}</b> of ${one.source} is left out; what targets have of it stays</p><p>${one.message} <code>${one.code}</code></p></div>`,

@@ -62,7 +62,7 @@ export function planTable(plan: SyncPlan, { all }: { all: boolean }): string[] {
       );
   }
   for (const { kind, name, message, hint } of plan.unreachable) {
-    lines.push('', `${kind} ${name} cannot be asked: ${printable(message)}`);
+    lines.push('', `${kind} ${name} cannot be used: ${printable(message)}`);
     if (hint !== undefined) lines.push(`  hint: ${printable(hint)}`);
   }
   if (plan.leftOut.length > 0) lines.push('', ...plan.leftOut.map(leftOutLine));
@@ -89,7 +89,7 @@ export function outcomeLine(outcome: SyncOutcome): string | undefined {
 export function blindSpots({ unreachable, leftOut }: Pick<SyncReport, 'unreachable' | 'leftOut'>): string[] {
   return [
     ...unreachable.flatMap(({ kind, name, message, hint, code }) => [
-      `${kind} ${name} could not be asked: ${printable(message)} [${code}]`,
+      `${kind} ${name} could not be used: ${printable(message)} [${code}]`,
       ...(hint === undefined ? [] : [`  hint: ${printable(hint)}`]),
     ]),
     ...leftOut.map(leftOutLine),
