@@ -143,8 +143,7 @@ function headline(
   results: Notification['results'],
 ): string {
   const parts = Object.entries(results).map(([result, count]) => `${count} ${result}`);
-  if (unreachable.length > 0)
-    parts.push(`cannot be used: ${unreachable.map(({ name }) => name).join(', ')}`);
+  if (unreachable.length > 0) parts.push(`cannot be used: ${unreachable.map(({ name }) => name).join(', ')}`);
   if (leftOut.length > 0) parts.push(`${leftOut.length} left out`);
   const end = interrupted ? 'interrupted' : exitStatus === 0 ? 'in order' : `status ${exitStatus}`;
   return printable(`${sync} on ${host}: ${end}; ${parts.join(', ') || 'nothing to do'}`);
