@@ -8,7 +8,7 @@
 import type { Image, Snapshot } from '@aws-sdk/client-ec2';
 import { asPortError, PortError } from '../../../core/errors.ts';
 import { isoDate } from '../../../core/sync/dates.ts';
-import { isBusy } from '../../../core/sync/owner.ts';
+import { busy, isBusy } from '../../../core/sync/owner.ts';
 import type { CreatedImage, CreateInput, TargetImage } from '../../../core/sync/types.ts';
 import { printable } from '../../../core/text.ts';
 import type { SnapshotRecord } from '../../../tools/aws/block-journal.ts';
@@ -19,7 +19,7 @@ import { EBS_LANES } from '../../../tools/aws/put-snapshot.ts';
 import { tagOf } from '../marks.ts';
 import type { AwsOptions } from '../options.ts';
 import { putContent, recordFromDisk, requireIdentity } from './content.ts';
-import { busy, withHeartbeat } from './heartbeat.ts';
+import { withHeartbeat } from './heartbeat.ts';
 import {
   ALIVE_TAG,
   amiName,

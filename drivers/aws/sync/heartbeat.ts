@@ -1,6 +1,7 @@
 /** Signs of life on what is being made, so that no other run takes it for dead. */
-import { PortError } from '../../../core/errors.ts';
+
 import { isoDate } from '../../../core/sync/dates.ts';
+import { busy } from '../../../core/sync/owner.ts';
 import type { CreateInput } from '../../../core/sync/types.ts';
 import type { Ec2 } from '../../../tools/aws/ec2.ts';
 import { snapshotsWith } from '../../../tools/aws/ec2-published.ts';
@@ -9,15 +10,6 @@ import { ALIVE_TAG, ID_TAG, OWNER_TAG } from './marks.ts';
 
 /** So many signs fit into the time after which a run is taken for dead. */
 const SIGNS = 5;
-
-/** The error for what another run is at. */
-export function busy(what: string, owner: string, cause?: unknown): PortError {
-  return new PortError('SYNC_BUSY', `${what} is being made by ${owner === '' ? 'another run' : owner}`, {
-    temporary: true,
-    hint: 'the next run finds it there, or takes it over when the other one is dead',
-    ...(cause === undefined ? {} : { cause }),
-  });
-}
 
 /**
  * Works while the things of `ids` show signs of life. When another run has taken them over the work ends with SYNC_BUSY.

@@ -3,7 +3,7 @@ import type { Image } from '@aws-sdk/client-ec2';
 import { PortError } from '../../../core/errors.ts';
 import type { TargetConfig } from '../../../core/sync/config.ts';
 import { isoDate } from '../../../core/sync/dates.ts';
-import { isAlive } from '../../../core/sync/owner.ts';
+import { isAlive, LEFTOVER_MS } from '../../../core/sync/owner.ts';
 import type {
   CreatedImage,
   CreateInput,
@@ -46,8 +46,6 @@ import {
 import { Records } from './records.ts';
 import { audienceOf, wantedTags } from './wanted.ts';
 
-/** EBS ends an upload that stood still for 24 hours; a second night may still go on with what is complete. */
-const LEFTOVER_MS = 48 * 3_600_000;
 const NAMED_INSTANCES = 3;
 
 class AwsTarget implements SyncTarget {

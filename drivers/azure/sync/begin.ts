@@ -4,12 +4,12 @@ import type { BlobGetPropertiesResponse, PageBlobClient } from '@azure/storage-b
 import { PortError } from '../../../core/errors.ts';
 import { pause } from '../../../core/pause.ts';
 import { BlockIndex } from '../../../core/sync/block-index.ts';
+import { busy } from '../../../core/sync/owner.ts';
 import type { CreateInput } from '../../../core/sync/types.ts';
 import { readBlob } from '../../../tools/azure/blob-read.ts';
 import { codeOf, statusOf } from '../../../tools/azure/errors.ts';
 import { asked, type Place, requireContainer } from '../place.ts';
 import { paddedBytes } from './content.ts';
-import { busy } from './lease.ts';
 import { type FoundImage, fromMark, isProved, MARK, type Marks, sentMarks, toMark } from './marks.ts';
 
 /** What a target is made of. */

@@ -9,13 +9,13 @@
 import type { BlockBlobClient, PageBlobClient } from '@azure/storage-blob';
 import { asPortError, PortError } from '../../../core/errors.ts';
 import { isoDate } from '../../../core/sync/dates.ts';
-import { isBusy, isSamePlace } from '../../../core/sync/owner.ts';
+import { busy, isBusy, isSamePlace } from '../../../core/sync/owner.ts';
 import type { CreatedImage, CreateInput } from '../../../core/sync/types.ts';
 import { codeOf } from '../../../tools/azure/errors.ts';
 import { asked, askedFor, requireContainer } from '../place.ts';
 import { type AzurePlaceOfSync, Beginning } from './begin.ts';
 import { Content, type ContentSent, paddedBytes } from './content.ts';
-import { busy, underLease } from './lease.ts';
+import { underLease } from './lease.ts';
 import {
   blobName,
   type FoundImage,

@@ -1,25 +1,14 @@
 /** The lock of an image: a lease of its disk. Who loses it can write no more, so a run that was taken for dead does no harm. */
 import { createHash } from 'node:crypto';
 import type { PageBlobClient } from '@azure/storage-blob';
-import { PortError } from '../../../core/errors.ts';
+import { busy } from '../../../core/sync/owner.ts';
 import type { CreateInput } from '../../../core/sync/types.ts';
-import { printable } from '../../../core/text.ts';
 import { codeOf } from '../../../tools/azure/errors.ts';
 import { asked } from '../place.ts';
 
 /** A finite lease is at most a minute (Microsoft Learn, "Lease Blob"): a killed run does not lock the disk for long. */
 const LEASE_S = 60;
 const RENEW_MS = 20_000;
-
-/** The error for what another run is at. */
-export function busy(what: string, owner: string, cause?: unknown): PortError {
-  const who = owner === '' ? 'another run' : printable(owner);
-  return new PortError('SYNC_BUSY', `${what} is being made by ${who}`, {
-    temporary: true,
-    hint: 'the next run finds it there, or takes it over when the other one is dead',
-    ...(cause === undefined ? {} : { cause }),
-  });
-}
 
 /** The same for all runs of a place, of which only one is alive: it needs not wait for the lease of a killed one. */
 function leaseIdOf(mark: string, owner: string): string {

@@ -3,7 +3,7 @@ import type { BlockBlobClient } from '@azure/storage-blob';
 import { PortError } from '../../../core/errors.ts';
 import type { TargetConfig } from '../../../core/sync/config.ts';
 import { isoDate } from '../../../core/sync/dates.ts';
-import { isAlive } from '../../../core/sync/owner.ts';
+import { isAlive, LEFTOVER_MS } from '../../../core/sync/owner.ts';
 import type {
   CreatedImage,
   CreateInput,
@@ -37,8 +37,6 @@ import {
 } from './marks.ts';
 import { change, unregister } from './register.ts';
 
-/** A second night may still go on with what a killed one left. */
-const LEFTOVER_MS = 48 * 3_600_000;
 /** A list of blocks may be a moment older than its disk in a listing. */
 const ORPHAN_MS = 3_600_000;
 

@@ -5,14 +5,13 @@
 import { randomUUID } from 'node:crypto';
 import { PortError } from '../../../core/errors.ts';
 import { isoDate } from '../../../core/sync/dates.ts';
-import { isBusy } from '../../../core/sync/owner.ts';
+import { busy, isBusy } from '../../../core/sync/owner.ts';
 import {
   type CreateInput,
   type ImageIdentity,
   SYNC_WORD,
   type TargetImage,
 } from '../../../core/sync/types.ts';
-import { printable } from '../../../core/text.ts';
 import type { GcsBucket, GcsObject } from '../../../tools/gcp/bucket.ts';
 import { GcpError } from '../../../tools/gcp/errors.ts';
 import { withRetries } from '../../../tools/openstack/retry.ts';
@@ -23,16 +22,6 @@ import { markOf } from './marks.ts';
 const SIGNS = 5;
 /** A run that is stopped does not wait longer for a cloud that does not answer. */
 const RELEASE_MS = 20_000;
-
-/** The error for what another run is at. */
-export function busy(what: string, owner: string, cause?: unknown): PortError {
-  const who = owner === '' ? 'another run' : printable(owner);
-  return new PortError('SYNC_BUSY', `${what} is being made by ${who}`, {
-    temporary: true,
-    hint: 'the next run finds it there, or takes it over when the other one is dead',
-    ...(cause === undefined ? {} : { cause }),
-  });
-}
 
 /** What a lock says; undefined for an object that is none of this sync. */
 export function lockedImage(object: GcsObject, of: GcpPlaceOfSync): TargetImage | undefined {

@@ -2,7 +2,7 @@
 import { PortError } from '../../../core/errors.ts';
 import type { TargetConfig } from '../../../core/sync/config.ts';
 import { isoDate } from '../../../core/sync/dates.ts';
-import { isAlive } from '../../../core/sync/owner.ts';
+import { isAlive, LEFTOVER_MS } from '../../../core/sync/owner.ts';
 import type {
   CreatedImage,
   CreateInput,
@@ -24,8 +24,6 @@ import { lockedImage } from './lock.ts';
 import { descriptionOf, type FoundImage, imageName, markOf, targetImage } from './marks.ts';
 import { imagesOf, ownImage, show } from './publish.ts';
 
-/** A second night may still go on with what a killed one left. */
-const LEFTOVER_MS = 48 * 3_600_000;
 /** Whoever shows an image removes its archive a moment later. */
 const ORPHAN_MS = 3_600_000;
 const NAMED_DISKS = 3;
