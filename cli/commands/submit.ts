@@ -9,6 +9,7 @@ import { summaryLines } from '../../pipeline/sync/report/text.ts';
 import { out, outJson, say } from '../output.ts';
 import { QUEUE_HELP, wholeNumber, withQueue } from '../queue.ts';
 import type { Interruption } from '../signals.ts';
+import { onlyOption } from '../sync/only.ts';
 
 interface SubmitFlags {
   queue: string;
@@ -22,11 +23,6 @@ interface SubmitFlags {
 }
 
 const MOST_PRIORITY = 1000;
-
-const collect = (value: string, before: string[] | undefined): string[] => [
-  ...(before ?? []),
-  ...value.split(','),
-];
 
 const EXAMPLES = `
 Examples:
@@ -44,7 +40,7 @@ export function submitCommand(interruption: Interruption): Command {
     .argument('<file>', 'sync.yaml')
     .requiredOption('--queue <url>', QUEUE_HELP)
     .option('--wait', 'wait for its end')
-    .option('--only <name>', 'only this source, target or image, repeatable', collect)
+    .addOption(onlyOption())
     .option('--priority <n>', 'larger is sooner', wholeNumber(-MOST_PRIORITY, MOST_PRIORITY))
     .option('--cron <pattern>', 'not now, but whenever the clock says so')
     .option('--timezone <zone>', 'of --cron; UTC by default')
@@ -90,8 +86,7 @@ export function submitCommand(interruption: Interruption): Command {
           throw new PortError('QUEUE', `${sync} failed on ${host}: ${error?.message ?? ''}`, hint);
         }
         if (flags.json === true) outJson(report);
-        else
-          for (const line of summaryLines(report, `the state folder on ${printable(report.host)}`)) out(line);
+        else for (const line of summaryLines(report)) out(line);
         process.exitCode = report.exitStatus;
       });
     });

@@ -19,6 +19,7 @@ import { hidePassword } from '../queue.ts';
 import type { Interruption } from '../signals.ts';
 import { addCheck } from '../sync/check.ts';
 import { addHistory } from '../sync/history.ts';
+import { onlyOption } from '../sync/only.ts';
 
 interface SyncFlags {
   plan?: boolean;
@@ -28,11 +29,6 @@ interface SyncFlags {
   daemon?: boolean;
   queue?: string;
 }
-
-const collect = (value: string, before: string[] | undefined): string[] => [
-  ...(before ?? []),
-  ...value.split(','),
-];
 
 const EXAMPLES = `
 Examples:
@@ -128,11 +124,7 @@ export function syncCommand(interruption: Interruption): Command {
     .argument('[file]', 'sync.yaml')
     .option('--plan', 'print what a run would do now, and do nothing')
     .option('--all', 'with --plan: also what stays as it is')
-    .option(
-      '--only <name>',
-      'only this source, target or image; repeatable, a target and an image must both fit',
-      collect,
-    )
+    .addOption(onlyOption())
     .option('--daemon', "run at the times of the file's schedule until stopped")
     .option('--queue <url>', 'let workers of this queue do it: postgres://… or env:NAME, file:/PATH')
     .option('--json', 'end stdout with one JSON object')
@@ -179,11 +171,7 @@ export function syncCommand(interruption: Interruption): Command {
     .command('retry')
     .description('only what failed in the run before')
     .argument('<file>', 'sync.yaml')
-    .option(
-      '--only <name>',
-      'only this source, target or image; repeatable, a target and an image must both fit',
-      collect,
-    )
+    .addOption(onlyOption())
     .option('--queue <url>', 'let workers of this queue do it')
     .option('--json', 'end stdout with one JSON object')
     .exitOverride()
