@@ -170,7 +170,7 @@ const targets =
 const planBegan = performance.now();
 const { plan, tasks } = planSync({
   config: file.config,
-  listings: { sources: new Map([['golden', source]]), targets, unreachable: [] },
+  listings: { sources: new Map([['golden', source]]), targets, unreachable: [], leftOut: [] },
   now: new Date('2026-08-22T02:00:00Z'),
   rawOf: () => undefined,
 });

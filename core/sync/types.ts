@@ -76,6 +76,7 @@ export interface LeftOut {
   what: string;
   code: string;
   message: string;
+  hint?: string | undefined;
 }
 
 /** An image that was brought here, as a file. */

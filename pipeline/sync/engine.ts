@@ -162,7 +162,7 @@ class Run {
     } catch (error) {
       if (!this.#options.signal.aborted) throw error;
       interrupted = true;
-      this.#results.push(...this.#open('the run was stopped before it was done'));
+      for (const result of this.#open('the run was stopped before it was done')) this.#results.push(result);
     }
     const report = await this.#report(interrupted);
     // The report first: the ledger can be made of it, not the other way round.
@@ -200,7 +200,8 @@ class Run {
     });
     await disks.start();
     await this.#refresh();
-    const listings = await lookEverywhere(this.#session.file, places, options);
+    const seen = await lookEverywhere(this.#session.file, places, options);
+    const listings = { ...seen, leftOut: [...this.#leftOut, ...seen.leftOut] };
     const { plan, tasks } = makePlan(this.#session, listings, options);
     this.#plan = plan;
     this.#tasks = tasks;
@@ -362,7 +363,7 @@ class Run {
       dataSets: this.#results.flatMap(({ dataSets }) => dataSets),
       coming: this.#plan?.coming ?? [],
       unreachable: this.#plan?.unreachable ?? [],
-      leftOut: [...this.#leftOut, ...(this.#plan?.leftOut ?? [])],
+      leftOut: this.#plan?.leftOut ?? this.#leftOut,
       notes: [...(this.#plan?.notes ?? []), ...this.#notes],
       calls: await this.#session.places.calls(),
       freedBytes: this.#freedBytes,

@@ -53,7 +53,7 @@ async function listSource(
   const source = await places.source(name);
   const images = await source.list({
     ...inPlace(options, name),
-    leaveOut: (what, { code, message }) => leftOut.push({ source: name, what, code, message }),
+    leaveOut: (what, { code, message, hint }) => leftOut.push({ source: name, what, code, message, hint }),
   });
   // An empty folder may be a disk that is not mounted, a filter may be mistyped: everything in place is the wrong answer.
   if (images.length === 0 && leftOut.every((one) => one.source !== name) && !isMade(source))

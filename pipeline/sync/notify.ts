@@ -4,7 +4,7 @@ import { run } from '../../core/command.ts';
 import { MINUTE_MS } from '../../core/durations.ts';
 import { asPortError, PortError } from '../../core/errors.ts';
 import type { NotifyConfig, SyncConfig } from '../../core/sync/config.ts';
-import type { SyncContext, SyncOutcome, SyncReport } from '../../core/sync/types.ts';
+import type { LeftOut, SyncContext, SyncOutcome, SyncReport } from '../../core/sync/types.ts';
 import { printable } from '../../core/text.ts';
 import { postJson } from '../../tools/webhook.ts';
 
@@ -46,7 +46,7 @@ export interface Notification {
   }[];
   unreachable: { kind: string; name: string; code: string; message: string }[];
   /** At most 50. */
-  leftOut: { source: string; what: string; code: string; message: string }[];
+  leftOut: LeftOut[];
   failedDataSets: number;
   notes: string[];
 }

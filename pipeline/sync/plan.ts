@@ -18,7 +18,7 @@ export interface Listings {
   targets: ReadonlyMap<string, readonly TargetImage[]>;
   unreachable: SyncPlan['unreachable'];
   /** Of sources that could be asked. */
-  leftOut?: SyncPlan['leftOut'] | undefined;
+  leftOut: SyncPlan['leftOut'];
 }
 
 /** What the plan is made from. */
@@ -110,7 +110,7 @@ export function planSync(input: PlanInput): PlannedSync {
     actions: [],
     coming: [],
     unreachable: [...listings.unreachable],
-    leftOut: [...(listings.leftOut ?? [])],
+    leftOut: [...listings.leftOut],
     notes,
   };
   // Targets narrow down images, and images targets: what is named must fit both.

@@ -118,7 +118,12 @@ export function heldAfterFirstNight(file: SyncFile, count: number): Map<string, 
   const empty = new Map(Object.keys(file.config.targets).map((name) => [name, [] as TargetImage[]]));
   const first = planSync({
     config: file.config,
-    listings: { sources: new Map([['golden', worldImages(count, 0)]]), targets: empty, unreachable: [] },
+    listings: {
+      sources: new Map([['golden', worldImages(count, 0)]]),
+      targets: empty,
+      unreachable: [],
+      leftOut: [],
+    },
     now: new Date('2026-08-21T02:00:00Z'),
     rawOf: () => undefined,
   });

@@ -60,7 +60,7 @@ function faults(report: SyncReport): Html {
       html`<div class="fault"><p><b>${place.kind} ${place.name}</b> could not be used; its images were left alone</p><p>${place.message} <code>${place.code}</code></p>${hint(place.hint)}</div>`,
   )}${report.leftOut.map(
     (one) =>
-      html`<div class="fault"><p><b>${one.what}</b> of ${one.source} is left out; what targets have of it stays</p><p>${one.message} <code>${one.code}</code></p></div>`,
+      html`<div class="fault"><p><b>${one.what}</b> of ${one.source} is left out; what targets have of it stays</p><p>${one.message} <code>${one.code}</code></p>${hint(one.hint)}</div>`,
   )}${failures.map(
     (outcome) =>
       html`<div class="fault"><p><b>${outcome.action.verb} ${outcome.action.series} ${outcome.action.version}</b> in ${outcome.action.target}, after ${outcome.attempts} ${outcome.attempts === 1 ? 'attempt' : 'attempts'}</p><p>${outcome.message} <code>${outcome.code}</code></p>${hint(outcome.hint)}</div>`,

@@ -65,13 +65,16 @@ export function planTable(plan: SyncPlan, { all }: { all: boolean }): string[] {
     lines.push('', `${kind} ${name} cannot be used: ${printable(message)}`);
     if (hint !== undefined) lines.push(`  hint: ${printable(hint)}`);
   }
-  if (plan.leftOut.length > 0) lines.push('', ...plan.leftOut.map(leftOutLine));
+  if (plan.leftOut.length > 0) lines.push('', ...plan.leftOut.flatMap(leftOutLines));
   if (plan.notes.length > 0) lines.push('', ...plan.notes.map((note) => `note: ${printable(note)}`));
   return lines;
 }
 
-function leftOutLine({ source, what, message, code }: LeftOut): string {
-  return `left out: ${printable(what)} of ${source}: ${printable(message)} [${code}]`;
+function leftOutLines({ source, what, message, code, hint }: LeftOut): string[] {
+  return [
+    `left out: ${printable(what)} of ${source}: ${printable(message)} [${code}]`,
+    ...(hint === undefined ? [] : [`  hint: ${printable(hint)}`]),
+  ];
 }
 
 /** One line for an outcome as it comes; nothing for what stays as it is. */
@@ -92,7 +95,7 @@ export function blindSpots({ unreachable, leftOut }: Pick<SyncReport, 'unreachab
       `${kind} ${name} could not be used: ${printable(message)} [${code}]`,
       ...(hint === undefined ? [] : [`  hint: ${printable(hint)}`]),
     ]),
-    ...leftOut.map(leftOutLine),
+    ...leftOut.flatMap(leftOutLines),
   ];
 }
 

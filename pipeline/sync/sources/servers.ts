@@ -161,9 +161,9 @@ class Servers implements ServersSource {
         await recapture(name, dir, request, ctx);
       } catch (error) {
         if (ctx.signal.aborted) throw new PortError('INTERRUPTED', 'interrupted', { cause: error });
-        const { code, message } = asPortError(error);
+        const { code, message, hint } = asPortError(error);
         ctx.log.warn('server not captured', { server: name, code, message });
-        failures.push({ what: name, code, message });
+        failures.push({ what: name, code, message, hint });
         this.#failed.add(name);
       }
       this.#seen.add(name);

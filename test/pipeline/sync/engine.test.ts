@@ -5,6 +5,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { runSync } from '../../../pipeline/sync/engine.ts';
 import { parseSync } from '../../../pipeline/sync/load.ts';
 import { exitStatusOf } from '../../../pipeline/sync/report/exit-status.ts';
+import { summaryLines } from '../../../pipeline/sync/report/text.ts';
 import { syncContext } from '../../support/sync-context.ts';
 
 let dir = '';
@@ -70,11 +71,26 @@ test('a source with nothing in it is a failure: its file system may not be mount
   ]);
 });
 
+test('what is left out says what to do about it', async () => {
+  const { file, images } = await folderSync('link');
+  await fs.symlink('/etc/hostname', path.join(images, 'web.raw'));
+  const report = await runSync(file, syncContext());
+  const lines = summaryLines(report);
+  const at = lines.findIndex((line) => line.startsWith('left out: web.raw of golden'));
+  expect(lines[at + 1]).toMatch(/^ {2}hint: put the image itself there/);
+});
+
 test('an image that cannot be used is told in report, page and metrics, and is a failure', async () => {
   const { file, images } = await folderSync('cut');
   await fs.writeFile(path.join(images, 'web.qcow2'), 'QFI\xfb');
   const report = await runSync(file, syncContext());
   expect(report.leftOut).toMatchObject([{ source: 'golden', what: 'web.qcow2' }]);
+  // the state folder is on another host
+  const lines = summaryLines(report);
+  expect(lines.find((line) => line.startsWith('left out: '))).toMatch(
+    /^left out: web\.qcow2 of golden: .+\[\w+\]$/,
+  );
+  expect(lines.at(-1)).toBe(`report: runs/${report.run}/report.html in the state folder of ${report.host}`);
   expect(report.unreachable.map(({ kind }) => kind)).toEqual(['target']);
   expect(report.exitStatus).toBe(exitStatusOf({ ...report, unreachable: [] }));
   const state = path.join(dir, 'state-cut');

@@ -84,7 +84,7 @@ function plan(
       sources: new Map([['golden', images]]),
       targets: new Map(Object.entries(targets)),
       unreachable: more.unreachable ?? [],
-      leftOut: more.leftOut,
+      leftOut: more.leftOut ?? [],
     },
     now: NOW,
     rawOf: more.rawOf ?? (() => undefined),

@@ -78,6 +78,7 @@ async function retired(
         sources: new Map([['golden', images]]),
         targets: new Map([['b', there]]),
         unreachable: [],
+        leftOut: [],
       },
       now,
       rawOf: () => undefined,
